@@ -17,8 +17,7 @@ from alerts.queries import AlertState, filter_alerts
 from queues.catalog import AllowedQueues
 from queues.models import Queue
 from runqy.audit.actors import current_actor
-from runqy.audit.changes import Change
-from runqy.audit.operations import record
+from runqy.audit.operations import Change, record
 from runqy.errors import AlertNotFound, AlertResolved, QueueNotFound, RequestInvalid
 from webhooks.deliveries import withdraw
 from webhooks.models import Delivery

@@ -12,7 +12,7 @@ from alerts.kinds import OF_ENDPOINTS, AlertKind
 from alerts.models import Alert
 from queues.queries import list_unreadable_vaults_of
 from runqy.accounts.queries import INACTIVE
-from runqy.admin_site.links import changelist_url
+from runqy.admin_site.labels import changelist_url
 from runqy.admin_site.times import format_absolute
 from runqy.errors import ConfigurationUnavailable, VaultLocked, VaultNotFound
 from vaults.models import Vault

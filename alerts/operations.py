@@ -28,8 +28,7 @@ from alerts.queries import (
 )
 from alerts.rules import RULES, Finding, failures, find_problems, is_evaluated, list_recovered_workers
 from queues.deletion import register_cleanup
-from runqy.audit.changes import diff
-from runqy.audit.operations import record
+from runqy.audit.operations import diff, record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.core.formats.names import QUEUE_NAME_MAX_LENGTH

@@ -8,8 +8,7 @@ from alerts.kinds import EXPLAINS, AlertKind, AlertLevel
 from alerts.models import Alert
 from alerts.queries import AlertState, filter_alerts
 from alerts.rules import RULES
-from queues.activity import QueueActivity, QueueProblem, register_activity
-from queues.health import VAULT_PROBLEM
+from queues.health import VAULT_PROBLEM, QueueActivity, QueueProblem, register_activity
 from tasks.history.recent import NO_COUNTS, RecentCounts, read_recent_history
 
 _BEHIND = "falling behind"

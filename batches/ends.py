@@ -11,8 +11,7 @@ from batches.progress import lock_batch, settle, sum_waiting
 from runqy.broker.replies import replace_nul
 from runqy.core.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
-from tasks.ends.collector import CollectedEnd, register_consumer
-from tasks.ends.observed_queues import register_observed_queues
+from tasks.ends import CollectedEnd, register_consumer, register_observed_queues
 
 
 @register_consumer

@@ -6,7 +6,7 @@ from django.db.models import Q
 
 from batches.models import Batch
 from batches.queries import find_owner, sum_waiting_members
-from runqy.accounts.key_batches import register_key_batches
+from runqy.accounts.operations import register_key_batches
 from runqy.audit.actors import Actor, ActorKind
 from runqy.maintenance.wakeups import wake_duty
 from runqy.redis_connection import get_broker

@@ -12,7 +12,7 @@ from django.db.models import F
 
 from batches.models import Batch, CallbackState, Condition, MemberState, WaitingMembers
 from runqy.broker.broker import Broker
-from runqy.broker.notify import Notify
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.core.formats.json_decoding import convert
 from runqy.maintenance.wakeups import wake_duty

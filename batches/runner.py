@@ -27,7 +27,7 @@ from batches.progress import (
 )
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.notify import Notify
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.reader import read_states
@@ -36,7 +36,7 @@ from runqy.errors import BrokerUnavailable
 from runqy.maintenance.failed_rows import RowFailures
 from runqy.redis_connection import get_broker
 from tasks import payloads
-from tasks.ends.collector import EndsCollector
+from tasks.ends import EndsCollector
 from tasks.intents import Intent, IntentOutcome, IntentState, enqueue_intents
 from tasks.operations import forget_enqueued_ids
 

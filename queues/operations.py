@@ -16,13 +16,12 @@ from queues.releases import get_queue, publish_releases, release_definition
 from queues.vault_grants import LIMITED_KEY, NO_VAULT_PERMISSION, refuse_added_grants
 from queues.webhook_secrets import QueueSecret, create_queue_secrets
 from runqy.accounts.identities import store_key_uses
-from runqy.audit.changes import diff
-from runqy.audit.operations import record
+from runqy.audit.operations import diff, record
 from runqy.configuration import publishing
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.operations import Change, configuration_change
 from runqy.configuration.publishing import SyncStatus
-from runqy.core.database.model_errors import model_errors
+from runqy.core.database.errors import model_errors
 from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from vaults.queries import find_git_token_error

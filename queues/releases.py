@@ -1,7 +1,10 @@
-"""Releases of a queue's code: numbered commits, who made them, which one is live, and what workers are told of them."""
+"""Releases of a queue's code: numbered commits, who made them, which one is live, and what workers are told of them.
+
+Pages that show a commit get its subject, author and time from them.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,8 +21,7 @@ from queues.queries import get_fresh_catalog
 from queues.validators import validate_branch
 from queues.vault_grants import LIMITED_KEY, NO_VAULT_PERMISSION, refuse_added_grants
 from runqy.audit.actors import current_actor
-from runqy.audit.changes import Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import Changes, record
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.operations import Change, configuration_change
 from runqy.errors import QueueNotFound, ReleaseMissing, RequestInvalid
@@ -272,3 +274,14 @@ def _release_before(row: Queue, live: Release | None) -> Release:
     if target is None:
         raise ReleaseMissing(f"No release of the queue {row.name} was live before the present one.")
     return target
+
+
+def find_commits(located: Iterable[tuple[str, str]]) -> Mapping[str, Release]:
+    """Return, by commit, a release that has its subject. `located` are queues and commits. One query."""
+    # Workers can write any text into their records, and PostgreSQL refuses NUL.
+    wanted = {(queue, commit) for queue, commit in located if COMMIT.fullmatch(commit) and "\0" not in queue}
+    if not wanted:
+        return {}
+    queues, commits = ({pair[place] for pair in wanted} for place in range(2))
+    known = Release.objects.filter(queue__name__in=queues, commit__in=commits).exclude(subject="")
+    return {release.commit: release for release in known.only("commit", "subject", "author", "committed_at")}

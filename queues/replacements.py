@@ -7,8 +7,7 @@ import structlog
 from queues.models import Queue
 from queues.rollouts import by_load, connected_workers, step_size
 from runqy.broker.broker import Broker
-from runqy.broker.workers.records import Replacement, WorkerRecord
-from runqy.broker.workers.requests import WorkerAction, read_requests, request_action
+from runqy.broker.workers.records import Replacement, WorkerAction, WorkerRecord, read_requests, request_action
 from runqy.maintenance.failed_rows import RowFailures
 
 log = structlog.get_logger(__name__)

@@ -19,9 +19,8 @@ from runqy.audit.operations import record
 from runqy.core.git.commands import CommandMissing, CommandRunner, CommandTimedOut, LimitExceeded
 from runqy.core.git.credentials import GitCredentials, git_environment
 from runqy.core.git.limits import Limits
-from runqy.core.git.remotes import BranchMissing, RemoteRef, resolve_ref
+from runqy.core.git.remotes import BranchMissing, RemoteRef, find_public_addresses, pinned_http, pinned_ssh, resolve_ref
 from runqy.core.git.sources import Source, parse_source
-from runqy.core.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from runqy.errors import DeploymentFailed, DeploymentRefused, RunqyError
 from vaults.worker_secrets import get_worker_secrets
 

@@ -23,8 +23,7 @@ from queues.releases import (
     publish_releases,
     release_changes,
 )
-from runqy.audit.changes import Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import Changes, record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.workers.heartbeats import list_worker_records

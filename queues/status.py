@@ -7,11 +7,11 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 
-from queues.activity import NO_ACTIVITY, QueueActivity, QueueProblem, read_activity
 from queues.catalog import AllowedQueues, QueueCatalog, RedisQueue
 from queues.definitions import QueueBase
 from queues.health import (
     BEING_DELETED,
+    NO_ACTIVITY,
     NO_COUNTS,
     NOT_PUBLISHED,
     NOT_WATCHED,
@@ -19,7 +19,10 @@ from queues.health import (
     VAULT_PROBLEM,
     Health,
     HealthLevel,
+    QueueActivity,
+    QueueProblem,
     list_health,
+    read_activity,
 )
 from queues.queries import documents_used, get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
 from runqy.broker.broker import Broker

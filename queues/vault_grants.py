@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from queues.definitions import Deployment
-from runqy.core.git.hosts import find_https_host, is_https
+from runqy.core.git.sources import find_https_host, is_https
 from runqy.errors import KeyInsufficient
 from vaults.entry_rules import parse_reference
 

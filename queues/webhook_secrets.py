@@ -15,8 +15,7 @@ from django.utils import timezone
 from queues.catalog import AllowedQueues
 from queues.definitions import ReleaseMode
 from queues.models import Queue
-from runqy.audit.changes import REDACTED
-from runqy.audit.operations import record
+from runqy.audit.operations import REDACTED, record
 from runqy.errors import (
     QueueNotFound,
     RequestInvalid,

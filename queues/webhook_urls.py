@@ -9,7 +9,7 @@ import httpx2
 
 from runqy.core.environment.variables import Network
 from runqy.core.formats.addresses import is_in_networks, is_public
-from runqy.core.git.hosts import HOST_RULE, normalize_host
+from runqy.core.git.sources import HOST_RULE, normalize_host
 
 TASK_EVENTS = ("task.completed", "task.archived")
 """What can be told of a task."""

@@ -19,9 +19,9 @@ from runqy.accounts.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.server.dataplane.application import Application
 from runqy.server.dataplane.bodies import BodyReader
-from runqy.server.dataplane.drain import Drain
+from runqy.server.dataplane.application import Drain
 from runqy.server.dataplane.endpoints import HotEndpoints
-from runqy.server.dataplane.executors import BoundedExecutor
+from runqy.server.dataplane.wsgi import BoundedExecutor
 from runqy.server.dataplane.request import ParsedRequest
 from runqy.server.dataplane.background_tasks import BackgroundTasks
 from runqy.errors import ConfigurationUnavailable

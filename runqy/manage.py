@@ -14,8 +14,8 @@ from django.core.management import execute_from_command_line
 from django.db import DatabaseError, OperationalError
 
 from runqy.audit.actors import actor_context, command_actor
-from runqy.core.database.damage import find_damage
-from runqy.core.environment.startup_collection import pause_collection
+from runqy.core.database.errors import find_damage
+from runqy.core.environment.process import pause_collection
 from runqy.stack.stack_env import stack_variables
 
 

@@ -10,7 +10,7 @@ from runqy.broker import constants
 from runqy.core.environment import connection_urls, home, own_packages, process
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.core.environment.variables import Environment, parse_master_keys
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.core.telemetry import logs
 from runqy.server.framework import *  # noqa: F403
 from runqy.server.framework import INSTALLED_APPS, MIDDLEWARE

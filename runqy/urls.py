@@ -4,8 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.cache import never_cache
 
-from runqy.accounts.admin.own_keys import own_keys, revoke_own_key
-from runqy.accounts.admin.own_settings import own_settings
+from runqy.accounts.admin.own_pages import own_keys, own_settings, revoke_own_key
 from runqy.accounts.admin.users import change_own_password, log_out_own_sessions
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, StartPageView, SwaggerView

@@ -4,7 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from runqy.core.environment.startup_collection import pause_collection
+from runqy.core.environment.process import pause_collection
 from runqy.core.telemetry.tracing import start_tracing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from queues.definition_serializers import DurationField
 from runqy.api.serializers import AwareDateTimeField, StrictChoiceField, StrictSerializer, StringField
 from runqy.broker.tasks.enqueue import NewTask
-from runqy.core.formats.time_zones import get_zone
+from runqy.core.formats.timestamps import get_zone
 from runqy.errors import PayloadInvalid, RequestInvalid
 from schedules.models import Schedule
 from schedules.requested_tasks import ALLOWED_OPTIONS, request_task

@@ -10,8 +10,7 @@ from django.db import IntegrityError, transaction
 from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_fresh_catalog, hides_payloads, resolve_queue
 from runqy.audit.actors import ActorKind, current_actor
-from runqy.audit.changes import Changes, diff
-from runqy.audit.operations import record
+from runqy.audit.operations import Changes, diff, record
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.core.preconditions import Precondition, accept_any

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from runqy.core.formats.time_zones import get_zone
+from runqy.core.formats.timestamps import get_zone
 
 FIRST_TIME, LAST_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC)
 """Nothing is due outside of these: Python's calendar ends a year later, and jitter and offsets of zones are added."""

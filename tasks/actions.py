@@ -12,12 +12,10 @@ from django.conf import settings
 
 from queues.catalog import AllowedQueues
 from queues.queries import resolve_redis_queue, with_fresh_catalog
-from runqy.audit.changes import Changes
-from runqy.audit.operations import record_in_redis
+from runqy.audit.operations import Changes, record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel
-from runqy.broker.tasks.index import remove_lookups
 from runqy.broker.tasks.inspector import (
     ActionOutcome,
     InspectorAction,
@@ -28,7 +26,7 @@ from runqy.broker.tasks.inspector import (
     release_tasks,
     run_tasks,
 )
-from runqy.broker.tasks.reader import read_states
+from runqy.broker.tasks.reader import read_states, remove_lookups
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import (
     RequestInvalid,

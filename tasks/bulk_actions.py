@@ -16,8 +16,7 @@ from django.utils import timezone
 from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.accounts.queries import is_accepted
 from runqy.audit.actors import Actor, ActorKind, current_actor
-from runqy.audit.changes import Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import Changes, record
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.reader import TaskLocation

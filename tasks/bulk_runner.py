@@ -18,8 +18,7 @@ from django.utils import timezone
 
 from runqy import clock
 from runqy.audit.actors import Actor, actor_context
-from runqy.audit.changes import Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import Changes, record
 from runqy.broker.broker import Broker
 from runqy.broker.replies import replace_nul
 from runqy.broker.states import TaskState

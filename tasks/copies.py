@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from queues.queries import resolve_queue
-from runqy.audit.changes import REDACTED, Changes
-from runqy.audit.operations import record_in_redis
+from runqy.audit.operations import REDACTED, Changes, record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
-from runqy.core.telemetry.request_ids import trace_headers
-from runqy.core.telemetry.tracing import enqueue_span
+from runqy.core.telemetry.tracing import enqueue_span, trace_headers
 from runqy.errors import PayloadInvalid, PayloadNotKept
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun

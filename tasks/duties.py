@@ -14,14 +14,13 @@ from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.duties.cancellations import enforce_cancellations
 from runqy.broker.duties.foreign_ends import ForeignEndSearch
 from runqy.broker.duties.forwarder import forward_due
-from runqy.broker.duties.janitor import ArchiveCursors, delete_expired
+from runqy.broker.duties.janitor import ArchiveCursors, StrayLockSearch, delete_expired
 from runqy.broker.duties.orphans import OrphanSearch
 from runqy.broker.duties.pending_timeouts import archive_all_timed_out
 from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.duties.stray_locks import StrayLockSearch
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.request import AnyBroker
-from runqy.broker.tasks.index import LookupSweep
+from runqy.broker.tasks.reader import LookupSweep
 from runqy.broker.workers.claims import delete_stale_claims
 from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.core.concurrency.threads import run_in_thread
@@ -30,8 +29,7 @@ from runqy.maintenance.base import DatabaseDuty, RedisDuty, register
 from runqy.maintenance.failed_rows import RowFailures
 from runqy.maintenance.retention import register_retention
 from tasks.bulk_runner import find_old_bulk_actions, find_old_copies, run_bulk_actions
-from tasks.ends.collector import EndsCollector
-from tasks.ends.observed_queues import list_observed_queues
+from tasks.ends import EndsCollector, list_observed_queues
 from tasks.history.foreign_runs import ForeignRunSearch
 from tasks.history.record import RunRecorder
 from tasks.history.retention import prune_history

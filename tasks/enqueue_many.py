@@ -34,7 +34,7 @@ from runqy.broker.tasks.enqueue_batch import (
     enqueue_unique_batch,
     find_enqueued_part,
 )
-from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.reader import remove_lookups
 from runqy.core.formats.json_decoding import read_json
 from runqy.errors import (
     BatchConflict,

@@ -24,8 +24,7 @@ from runqy.broker.tasks.enqueue import (
     Replayed,
     UniqueOutcome,
 )
-from runqy.core.telemetry.request_ids import request_id_context, trace_headers
-from runqy.core.telemetry.tracing import enqueue_span
+from runqy.core.telemetry.tracing import enqueue_span, request_id_context, trace_headers
 from runqy.errors import (
     BrokerFull,
     BrokerUnavailable,

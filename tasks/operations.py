@@ -14,8 +14,8 @@ from queues.webhook_urls import find_host_error
 from runqy.audit.operations import record_in_redis
 from runqy.broker.broker import Broker
 from runqy.broker.memory import MemoryUse, send_with_memory_check
-from runqy.broker.notify import Notify
 from runqy.broker.request import AnyBroker, Request
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.enqueue import (
     OF_QUEUE,
     IdempotencyKey,
@@ -32,11 +32,9 @@ from runqy.broker.tasks.enqueue import (
     find_replayed,
     new_task_id,
 )
-from runqy.broker.tasks.index import remove_lookups
-from runqy.broker.tasks.reader import read_tasks
+from runqy.broker.tasks.reader import read_tasks, remove_lookups
 from runqy.broker.tasks.record import TaskRecord
-from runqy.core.telemetry.request_ids import trace_headers
-from runqy.core.telemetry.tracing import enqueue_span
+from runqy.core.telemetry.tracing import enqueue_span, trace_headers
 from runqy.errors import (
     BrokerFull,
     IdempotencyKeyReused,

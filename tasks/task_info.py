@@ -9,7 +9,7 @@ from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.core.formats import durations
 from runqy.core.formats.json_decoding import FOR_RELEASED_CLIENTS
 from runqy.core.formats.timestamps import format_ns, format_s
-from runqy.core.telemetry.request_ids import REQUEST_ID, TRACEPARENT
+from runqy.core.telemetry.tracing import REQUEST_ID, TRACEPARENT
 from tasks import payloads
 
 Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None

@@ -19,7 +19,7 @@ from django.dispatch import receiver
 from django.test.utils import CaptureQueriesContext
 
 from runqy import clock, redis_connection
-from runqy.broker.redis_clock import PARTED_NS
+from runqy.broker.async_broker import PARTED_NS
 from runqy.configuration import snapshot
 from runqy.core.concurrency import event_loop
 from runqy.server.health import readiness

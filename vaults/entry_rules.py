@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from runqy.core.formats.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
-from runqy.core.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
+from runqy.core.git.sources import HOST_RULE, find_https_host, is_https, normalize_host
 
 VALUE_MAX_BYTES = 64 << 10
 GIT_HOSTS_MAX = 20

@@ -9,12 +9,11 @@ from django.db.models import Max
 from django.utils import timezone
 
 from runqy.audit.actors import current_actor
-from runqy.audit.changes import REDACTED, Change, Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import REDACTED, Change, Changes, record
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.operations import Change as ConfigurationChange
 from runqy.configuration.operations import configuration_change
-from runqy.core.database.model_errors import model_errors
+from runqy.core.database.errors import model_errors
 from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultUnavailable
 from vaults.crypto import get_keyring

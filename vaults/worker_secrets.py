@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.snapshot import MAX_AGE_S, Snapshot, get_snapshot
-from runqy.core.git.hosts import is_https
+from runqy.core.git.sources import is_https
 from runqy.errors import VaultLocked, VaultUnavailable
 from vaults.access_log import VaultGrant, vault_state
 from vaults.crypto import Keyring, get_keyring, read_key_id

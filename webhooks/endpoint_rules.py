@@ -13,7 +13,7 @@ from queues.definitions import ALL_QUEUES
 from queues.models import Queue
 from queues.webhook_urls import WebhookUrl, find_address_error, list_literal_addresses, parse_url
 from runqy.accounts.queries import find_queue_of_sub_queue
-from runqy.core.database.model_errors import model_errors
+from runqy.core.database.errors import model_errors
 from runqy.errors import KeyInsufficient, QueueNotFound, WebhookInvalid
 from webhooks.models import ALERT_EVENTS, Endpoint, EndpointEvent, EndpointKind
 from webhooks.queries import is_within

@@ -22,10 +22,9 @@ from runqy.core.formats.timestamps import format_ns
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.redis_connection import get_broker
 from tasks import payloads
-from tasks.ends.collector import CollectedEnd, register_preparer
+from tasks.ends import CollectedEnd, register_preparer
 from tasks.task_info import TaskInfo, task_info
-from webhooks.message_ids import message_id
-from webhooks.messages import build_delivery, save_deliveries
+from webhooks.messages import build_delivery, message_id, save_deliveries
 from webhooks.models import TOLD, Delivery, Endpoint, EndpointEvent
 
 EVENTS: Mapping[EndOutcome, EndpointEvent] = {

@@ -1,5 +1,6 @@
-"""Make the messages to endpoints and other targets, each once, and as its kind receives it."""
+"""Make the messages to endpoints and other targets, each once, with its id, and as its kind receives it."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +9,15 @@ import msgspec
 from django.conf import settings
 
 from runqy.maintenance.wakeups import wake_duty
-from webhooks.message_ids import message_id
 from webhooks.models import ALERTS, TOLD, Delivery, Endpoint, EndpointEvent, EndpointKind
+
+_ID_DIGITS = 40
+
+
+def message_id(*parts: str) -> str:
+    """Return the id of the message about something, the same whenever it is made."""
+    digest = hashlib.sha256(b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts))
+    return f"msg_{digest.hexdigest()[:_ID_DIGITS]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,7 @@ from queues.definitions import PublishedEndpoint
 from queues.webhook_secrets import create_secret, rotate_secret
 from queues.webhook_urls import get_origin
 from runqy.audit.actors import ActorKind, current_actor
-from runqy.audit.changes import REDACTED, Change, diff
-from runqy.audit.operations import record
+from runqy.audit.operations import REDACTED, Change, diff, record
 from runqy.configuration import operations as config_sync
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.operations import configuration_change
@@ -32,8 +31,7 @@ from vaults.models import SealedSecret
 from vaults.sealed_secrets import store_secret
 from webhooks.deliveries import FAILS_FOR, GONE, resend, withdraw
 from webhooks.endpoint_rules import refuse_headers_of_other_host, refuse_too_many, set_scope, validate
-from webhooks.message_ids import message_id
-from webhooks.messages import MessageText, build_delivery
+from webhooks.messages import MessageText, build_delivery, message_id
 from webhooks.models import CHANGED_BY_PEOPLE, IN_FLIGHT, TASK_EVENTS, Delivery, Endpoint, EndpointKind
 from webhooks.queries import get_endpoint
 from webhooks.transport import Outcome

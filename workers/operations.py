@@ -16,10 +16,10 @@ from runqy.accounts.worker_credentials import grant_redis_user
 from runqy.audit.operations import record_in_redis
 from runqy.broker.workers.claims import claim_worker_id
 from runqy.broker.workers.heartbeats import write_refusal
-from runqy.broker.workers.requests import WorkerAction, request_action
+from runqy.broker.workers.records import WorkerAction, request_action
 from runqy.core.api_keys import Identity
 from runqy.core.environment.connection_urls import RedisTarget
-from runqy.core.git.hosts import find_https_host
+from runqy.core.git.sources import find_https_host
 from runqy.errors import (
     BrokerUnavailable,
     KeyInsufficient,

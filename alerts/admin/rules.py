@@ -13,7 +13,7 @@ from alerts.models import AlertRule
 from alerts.operations import delete_alert_rule, save_alert_rule
 from alerts.rules import RULES, RuleInfo, RuleSettings
 from runqy.admin_site.base_admin import StyledModelForm
-from runqy.admin_site.fields import DurationFormField
+from runqy.admin_site.forms import DurationFormField
 from runqy.admin_site.labels import render_state
 from runqy.audit.history import AuditedModelAdmin
 from runqy.core.formats import durations

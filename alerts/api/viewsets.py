@@ -8,10 +8,10 @@ from rest_framework.response import Response
 
 from alerts.acknowledgement import acknowledge, resume, snooze
 from alerts.api import serializers as s
+from alerts.api.serializers import AlertSerializer
 from alerts.kinds import AlertLevel
 from alerts.models import Alert
 from alerts.queries import AlertState, list_alerts
-from alerts.serializers import AlertSerializer
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation

@@ -23,9 +23,8 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.core.api_keys import Role
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
-from tasks.api.calls import call_of, run_action
+from tasks.api.calls import WAIT_PARAMETERS, WAITED, Wait, call_of, parse_wait, run_action
 from tasks.api.events import EVENT_TYPE, LAST_EVENT_ID
-from tasks.api.waits import WAIT_PARAMETERS, WAITED, Wait, parse_wait
 from tasks.waiting_loop import get_waiting_loop
 
 _LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]

@@ -12,7 +12,7 @@ from queues.health import Health, HealthLevel
 from queues.models import Queue
 from queues.status import QueueStatus
 from runqy.admin_site import labels
-from runqy.admin_site.links import changelist_url
+from runqy.admin_site.labels import changelist_url
 from runqy.broker.states import TaskState
 from runqy.core.formats import durations
 

@@ -1,27 +1,150 @@
-"""The list of queues, and the page of a queue."""
+"""The list of queues, and the page of a queue.
 
+The list is sorted by what Redis and the history have of queues. For users who may view but not change a queue, its page
+has no values of environment variables.
+"""
+
+import json
 from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ORDER_VAR
 from django.db.models import Q, QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+from unfold.views import ChangeList
 
 from queues.admin import views
 from queues.admin.actions import LIST_ACTIONS
-from queues.admin.changelist import QueueChangeList
-from queues.admin.columns import COLUMNS, OPTIONAL_COLUMNS, list_labels
-from queues.admin.forms import BASICS, FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
-from queues.admin.inlines import SubQueueInline, read_sub_queues
-from queues.admin.read_only import READ_ONLY_FIELDS, READ_ONLY_FIELDSETS, ReadOnlyForm
+from queues.admin.columns import COLUMNS, OPTIONAL_COLUMNS, PROBLEMS_FIRST, health, list_labels, sort_queues
+from queues.admin.forms import (
+    BASICS,
+    FIELDSETS,
+    FOLDED_WHEN_ADDED,
+    FORM_FIELDS,
+    QueueForm,
+    SubQueueInline,
+    read_sub_queues,
+)
 from queues.admin.undefined_queues import UndefinedQueuesView, adopted_fields
+from queues.admin.views import add_list_status
+from queues.definitions import format_limit
 from queues.models import Queue, QueueSource, ReleaseState
 from queues.operations import add_queue, edit_queue
-from runqy.admin_site.base_admin import LIVE
+from queues.queries import default_limits
+from runqy.admin_site.base_admin import LIVE, StyledModelForm
 from runqy.configuration.admin import PublishedModelAdmin
 from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
+
+_LISTED_FIELDS = ("name", "is_enabled", "priority", "mode", "source")
+
+
+class QueueChangeList(ChangeList):  # type: ignore[misc]
+    """Reads and sorts all queues, since the database has neither health nor counts, and shows a page of them."""
+
+    ordering: tuple[str, ...]
+    queryset: QuerySet[Any]
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+        """Return any order for the database, and keep the one that was asked for."""
+        chosen = super().get_ordering(request, queryset) if self.params.get(ORDER_VAR) else ()
+        self.ordering = (*(field for field in chosen if field != "-pk"), *PROBLEMS_FIRST)
+        return ["name"]
+
+    def get_ordering_field_columns(self) -> dict[int, str]:
+        if not self.params.get(ORDER_VAR):
+            return {self.list_display.index(health): "asc"}
+        columns: dict[int, str] = super().get_ordering_field_columns()
+        return columns
+
+    def get_results(self, request: HttpRequest) -> None:
+        # Read first: of rows that are read, the paginator asks no number.
+        self.queryset = self.queryset.prefetch_related(None).only(*_LISTED_FIELDS)
+        queues = list(self.queryset)
+        super().get_results(request)
+        add_list_status(request, queues)
+        self.result_list = sort_queues(queues, self.ordering)
+        if self.multi_page and not (self.show_all and self.can_show_all):
+            first = (self.page_num - 1) * self.list_per_page
+            self.result_list = self.result_list[first : first + self.list_per_page]
+
+
+class ReadOnlyForm(StyledModelForm):
+    """The labels of the read-only page."""
+
+    class Meta(QueueForm.Meta):
+        help_texts = {"git_token": "The vault entry of the token; the token itself is never shown."}
+
+
+def _lines(lines: list[str]) -> SafeString | str:
+    return format_html_join(SafeString("<br>"), "{}", ((line,) for line in lines)) if lines else "-"
+
+
+@admin.display(description="Vaults")
+def vault_names(queue: Queue) -> str:
+    return _lines([f"{position}. {name}" for position, name in enumerate(queue.vaults, start=1)])
+
+
+@admin.display(description="Environment variables")
+def env_var_names(queue: Queue) -> str:
+    return _lines([f"{name}=****" for name in queue.env_vars])
+
+
+@admin.display(description="Limits")
+def effective_limits(queue: Queue) -> str:
+    """Return each limit, and whether it is the server's default."""
+    limits, defaults = queue.as_spec().limits, default_limits()
+    lines = []
+    for name in defaults.__dataclass_fields__:
+        own = getattr(limits, name)
+        value = getattr(defaults, name) if own is None else own
+        text = format_limit(name, value)
+        lines.append(f"{name.removesuffix('_s')}: {text}{' (default)' if own is None else ''}")
+    return _lines(lines)
+
+
+@admin.display(description="Input")
+def input_schema(queue: Queue) -> str:
+    return _schema(queue.input)
+
+
+@admin.display(description="Output")
+def output_schema(queue: Queue) -> str:
+    return _schema(queue.output)
+
+
+def _schema(fields: list[dict[str, Any]]) -> str:
+    rendered = [
+        field | {"default_json": json.dumps(field["default"], ensure_ascii=False)} if "default" in field else field
+        for field in fields
+    ]
+    return render_to_string("queues/admin/schema.html", {"fields": rendered}) if rendered else "-"
+
+
+READ_ONLY_FIELDS = (vault_names, env_var_names, effective_limits, input_schema, output_schema)
+
+_REPLACED: dict[str, tuple[Any, ...]] = {
+    "env_vars": (env_var_names,),
+    "vaults": (vault_names,),
+    "input": (input_schema,),
+    "output": (output_schema,),
+    "check": (),
+    "example": (),
+    "replaces_at_once": (),
+}
+
+READ_ONLY_FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = tuple(
+    (title, {"fields": tuple(field for name in options["fields"] for field in _REPLACED.get(name, (name,)))})
+    if title != "Limits"
+    else (title, {"fields": (effective_limits,)})
+    for title, options in FIELDSETS
+)
+
 
 _CHANGED_BY = {
     QueueSource.ADMIN: "in the admin",

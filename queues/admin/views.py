@@ -24,8 +24,7 @@ from queues.queries import get_fresh_catalog
 from queues.repository_check import check_repository
 from queues.status import get_queue_statuses
 from queues.webhook_secrets import QueueSecret, rotate_queue_secret, show_queue_secret
-from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
-from runqy.admin_site.views import AdminViewMixin
+from runqy.admin_site.views import AdminViewMixin, render_rotation, render_webhook_secret
 from runqy.configuration.admin import compared
 from runqy.errors import RunqyError
 from runqy.redis_connection import get_broker

@@ -7,7 +7,7 @@ from django import template
 
 from queues.models import Release
 from runqy import clock
-from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import RelativeTime
 
 register = template.Library()
 _SHORT = 12

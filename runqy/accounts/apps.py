@@ -11,7 +11,7 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         # Not at the top: these modules import models, which are loaded by now.
         from runqy.accounts.logins import record_logins  # noqa: PLC0415
-        from runqy.accounts.user_audit import record_changes_by_commands  # noqa: PLC0415
+        from runqy.accounts.users import record_changes_by_commands  # noqa: PLC0415
 
         record_logins()
         record_changes_by_commands()

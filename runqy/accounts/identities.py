@@ -27,8 +27,8 @@ from runqy.broker.streams import write_behind
 from runqy.configuration.documents import Document, DocumentKind
 from runqy.configuration.snapshot import Snapshot, SnapshotValue, current_snapshot, get_newest, get_snapshot
 from runqy.core.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role
+from runqy.core.formats.durations import parse_rate
 from runqy.core.formats.json_decoding import read_json
-from runqy.core.formats.rates import parse_rate
 from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError
 from runqy.redis_connection import get_broker
 

@@ -18,12 +18,12 @@ from django.contrib.sessions.models import Session
 from django.db import DatabaseError, close_old_connections, transaction
 from django.http import HttpRequest, HttpResponse
 
-from runqy.accounts.user_settings import remember_browser_zone
+from runqy.accounts.users import remember_browser_zone
 from runqy.admin_site.error_pages import too_many_logins
 from runqy.api.throttling import ip_prefix, login_limiter
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
-from runqy.core.telemetry.request_ids import current_request_id
+from runqy.core.telemetry.tracing import current_request_id
 from runqy.errors import TooManyFailures
 from runqy.redis_connection import get_broker
 

@@ -1,6 +1,9 @@
-"""Create and revoke API keys."""
+"""Create and revoke API keys.
 
-from collections.abc import Mapping, Sequence
+The app of batches, which is above, registers how many members of batches of a key wait, and how they are cancelled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,7 +16,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from runqy.accounts.identities import PREFIX_LENGTH, PublishedKey, generate_key, key_digest
-from runqy.accounts.key_batches import cancel_batches_of_keys, count_waiting_members
 from runqy.accounts.models import ApiKey
 from runqy.accounts.queries import (
     find_queue_of_sub_queue,
@@ -22,14 +24,14 @@ from runqy.accounts.queries import (
     list_personal_keys,
     list_unknown_queues,
 )
-from runqy.accounts.staff_rules import list_key_roles
+from runqy.accounts.users import list_key_roles
 from runqy.accounts.worker_credentials import remove_users_of_keys
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.operations import Change, configuration_change
-from runqy.core.database.model_errors import model_errors
-from runqy.core.formats.rates import Rate, parse_rate
+from runqy.core.database.errors import model_errors
+from runqy.core.formats.durations import Rate, parse_rate
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 
 MAX_PERSONAL_KEYS = 20
@@ -250,3 +252,30 @@ def _creator() -> Mapping[str, Any]:
 def audited_name(row: ApiKey) -> str:
     """Return the name of a key in the audit, with its id because names are not unique."""
     return f"{row.pk} {row.full_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyBatches:
+    count_members: Callable[[Sequence[int]], int]
+    cancel: Callable[[Sequence[int]], int]
+
+
+_registered: list[_KeyBatches] = []
+
+
+def register_key_batches(count_members: Callable[[Sequence[int]], int], cancel: Callable[[Sequence[int]], int]) -> None:
+    """Register what returns the number of waiting members of keys, and what cancels their batches and counts these.
+
+    Both get the ids of keys. `cancel` is called in the transaction of the revocation.
+    """
+    _registered.append(_KeyBatches(count_members, cancel))
+
+
+def count_waiting_members(key_ids: Sequence[int]) -> int:
+    """Return how many members of batches that these keys created wait to be enqueued."""
+    return sum(each.count_members(key_ids) for each in _registered)
+
+
+def cancel_batches_of_keys(key_ids: Sequence[int]) -> int:
+    """Close the batches that these keys created, let maintenance cancel their members, and return how many they are."""
+    return sum(each.cancel(key_ids) for each in _registered)

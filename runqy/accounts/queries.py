@@ -14,7 +14,7 @@ from django.utils import timezone
 from runqy import clock
 from runqy.accounts.identities import PublishedKey, known_keys
 from runqy.accounts.models import ApiKey
-from runqy.accounts.staff_rules import list_key_roles
+from runqy.accounts.users import list_key_roles
 from runqy.audit.actors import ActorKind
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.models import StoredDocument

@@ -8,9 +8,9 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.utils import timezone
 
+from runqy.core.formats.durations import parse_rate
 from runqy.core.formats.names import QUEUE_NAME, VAULT_NAME
-from runqy.core.formats.rates import parse_rate
-from runqy.core.formats.time_zones import get_zone
+from runqy.core.formats.timestamps import get_zone
 
 KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"
 """The pattern of a key's name, without anchors: one line, not blank. `MAX_NAME_LENGTH` limits its length."""

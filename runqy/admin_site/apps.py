@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold import fields
 
-from runqy.core.environment.startup_collection import resume_collection
+from runqy.core.environment.process import resume_collection
 
 
 class AdminSiteConfig(AppConfig):

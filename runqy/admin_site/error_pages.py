@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 
-from runqy.core.telemetry.request_ids import current_request_id
+from runqy.core.telemetry.tracing import current_request_id
 from runqy.errors import OutcomeUnknown, RunqyError
 
 log = structlog.get_logger(__name__)

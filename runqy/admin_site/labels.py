@@ -1,9 +1,11 @@
-"""Labels of states. A colour has the same meaning on all pages of the admin."""
+"""Labels of states, and URLs of lists. A colour has the same meaning on all pages of the admin."""
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 SUCCESS = "success"
 """Something completed, or works as it should. This and the following are names of unfold's variants."""
@@ -41,3 +43,9 @@ def state_context(state: str, title: str = "", size: str = "") -> dict[str, Any]
 
 def render_state(state: str, title: str = "") -> str:
     return render_to_string(LABEL_TEMPLATE, state_context(state, title))
+
+
+def changelist_url(model: str, **query: str) -> str:
+    """Return the URL of the list of a model, such as `tasks_task`, with filters."""
+    url = reverse(f"admin:{model}_changelist")
+    return f"{url}?{urlencode(query)}" if query else url

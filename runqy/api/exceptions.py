@@ -19,8 +19,8 @@ from runqy.admin_site import error_pages
 from runqy.admin_site.error_pages import render_error_page
 from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
-from runqy.core.database.damage import find_damage
-from runqy.core.telemetry.request_ids import current_request_id
+from runqy.core.database.errors import find_damage
+from runqy.core.telemetry.tracing import current_request_id
 from runqy.errors import (
     ClientDisconnected,
     ConfigurationUnconfirmed,

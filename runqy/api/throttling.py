@@ -17,7 +17,7 @@ from runqy.broker.rate_limit import RateLimitStatus, acquire, read_wait
 from runqy.broker.request import AnyBroker
 from runqy.core.api_keys import Identity
 from runqy.core.environment.connection_urls import parse_address
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.redis_connection import get_broker

@@ -1,8 +1,7 @@
 """The maintenance duties of the audit."""
 
 from runqy.audit.models import AuditRecord
-from runqy.audit.operations import move_pending
-from runqy.audit.retention import find_old_records, remove_records
+from runqy.audit.operations import find_old_records, move_pending, remove_records
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
 from runqy.maintenance.retention import register_retention

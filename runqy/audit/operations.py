@@ -1,21 +1,23 @@
 """Append records: of changes of the database in their transaction, of changes of Redis from its stream.
 
-What waits in the stream is signed, because workers may be able to write to Redis.
+Changes of an object are recorded field by field. What waits in the stream is signed, because workers may be able to
+write to Redis. Records older than RUNQY_AUDIT_KEPT are removed.
 """
 
 import hashlib
+import json
 import secrets
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from runqy.audit.actors import SERVER, Actor, current_actor
-from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditRecord, fit_text
 from runqy.broker.request import raise_error
 from runqy.broker.streams.audit_stream import append_record, delete_entries, read_entries
@@ -23,7 +25,36 @@ from runqy.broker.streams.entries import StreamEntry
 from runqy.core import signing
 from runqy.core.formats.json_decoding import read_json
 from runqy.errors import AuditNotRecorded
+from runqy.maintenance.retention import ROWS_AT_ONCE
 from runqy.redis_connection import get_broker
+
+REDACTED: Final = "changed"
+"""Replaces secret values, which are not recorded."""
+
+Change = tuple[object, object] | Literal["changed"]
+"""The old and the new value, each JSON, a date, or None where there is no value; or REDACTED."""
+
+Changes = Mapping[str, Change]
+
+
+def diff(old: Mapping[str, object], new: Mapping[str, object], *, secrets: Collection[str] = ()) -> Changes:
+    """Return the changes between two states; `old` is empty for a new object, `new` for a deleted one."""
+    changes: dict[str, Change] = {}
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            changes[name] = REDACTED if name in secrets else (before, after)
+    return changes
+
+
+def encode_changes(changes: Changes) -> str:
+    """Return changes as JSON with sorted keys, in ASCII."""
+    encoded = {
+        name: change if isinstance(change, str) else {"old": change[0], "new": change[1]}
+        for name, change in changes.items()
+    }
+    return json.dumps(encoded, sort_keys=True, separators=(",", ":"), default=str)
+
 
 MOVE_BATCH_SIZE = 500
 
@@ -160,3 +191,27 @@ def _build_row(actor: Actor, *, object_name: str, **columns: Any) -> AuditRecord
         object_name=fit_text(object_name),
         **columns,
     )
+
+
+_AT_MOST_EVERY = timedelta(days=1)  # each removal leaves a record
+
+
+def find_old_records() -> QuerySet[AuditRecord]:
+    """Return the records to remove, the oldest first. Few wait for a day, until there are more."""
+    if not settings.RUNQY_AUDIT_KEPT_S:
+        return AuditRecord.objects.none()
+    old = AuditRecord.objects.filter(at__lt=_kept_since()).order_by("at")
+    is_due = old.filter(at__lte=_kept_since() - _AT_MOST_EVERY).exists() or old[ROWS_AT_ONCE - 1 :].exists()
+    return old if is_due else old.none()
+
+
+def remove_records(old: QuerySet[AuditRecord]) -> None:
+    """Remove records, and record that."""
+    removed, _ = old.delete()
+    if removed:  # by this process: another one may have removed them since they were found
+        changes = {"records": (None, removed), "before": (None, _kept_since())}
+        record(action="audit.removed", object_kind="audit", object_name="audit", changes=changes)
+
+
+def _kept_since() -> datetime:
+    return timezone.now() - timedelta(seconds=settings.RUNQY_AUDIT_KEPT_S)

@@ -7,7 +7,7 @@ from runqy.broker import keys
 from runqy.broker.replies import Reply
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 
 _US = 1_000_000
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 
 MIN_KEY_LENGTH = 32
 """A shorter key from the environment may be guessed."""

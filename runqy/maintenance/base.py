@@ -9,7 +9,7 @@ from django.db import DatabaseError, close_old_connections
 
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.core.database.damage import find_damage
+from runqy.core.database.errors import find_damage
 from runqy.core.telemetry.failure_log import FailureLog
 
 

@@ -18,8 +18,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.pubsub import DUTY_CHANNELS, Subscriber
 from runqy.core.concurrency.event_loop import DeadlineExceeded, LoopStopped, loop_thread
-from runqy.core.concurrency.thread_pool import ThreadPool
-from runqy.core.concurrency.threads import run_in_thread
+from runqy.core.concurrency.threads import ThreadPool, run_in_thread
 from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.maintenance import wakeups

@@ -13,9 +13,9 @@ from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S
 from runqy.core.api_keys import Role
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
+from tasks.api.calls import MAX_WAIT_S
 from tasks.api.enqueue_bodies import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
-from tasks.api.waits import MAX_WAIT_S
 from tasks.enqueue_many import MAX_REQUEST_TASKS
 from tasks.waiting_loop import waiter_limits
 from vaults.entry_rules import VALUE_MAX_BYTES

@@ -21,8 +21,7 @@ from runqy.configuration import snapshot
 from runqy.configuration.operations import NOT_PUBLISHED, publication_result
 from runqy.core.api_keys import Identity
 from runqy.core.environment.connection_urls import parse_address
-from runqy.core.telemetry.request_ids import current_request_id, request_id_context
-from runqy.core.telemetry.tracing import get_tracer
+from runqy.core.telemetry.tracing import current_request_id, get_tracer, request_id_context
 from runqy.server.metrics.http_requests import OTHER, observe_request, requests_in_flight, route_template
 from runqy.server.security_headers import ADMIN_POLICY, DATA_POLICY, PAGE_POLICY, security_headers
 

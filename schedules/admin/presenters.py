@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from runqy.admin_site import labels
 from runqy.admin_site.times import format_time, show_time, to_reader
 from runqy.core.formats import durations
-from runqy.core.formats.time_zones import get_zone
+from runqy.core.formats.timestamps import get_zone
 from schedules.models import Fire, Schedule
 from schedules.queries import FireView, ScheduleState
 from schedules.times import Timing, explain_cron

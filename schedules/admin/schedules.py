@@ -15,10 +15,10 @@ from django.views.generic import View
 from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.labels import LABEL_TEMPLATE
-from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import RelativeTime
 from runqy.admin_site.views import AdminView, AdminViewMixin
 from runqy.audit.history import AuditedModelAdmin
-from runqy.core.formats.time_zones import list_zones
+from runqy.core.formats.timestamps import list_zones
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, PreconditionFailed, RunqyError
 from runqy.redis_connection import get_broker
 from schedules.admin.forms import ScheduleForm

@@ -11,11 +11,10 @@ from tasks.admin.details import ContentView, TaskView
 from tasks.admin.enqueue_forms import RunAgainView, TestTaskView
 from tasks.admin.errors import ErrorsView, FailingQueuesView
 from tasks.admin.lists import TasksView
-from tasks.admin.output import OutputView
+from tasks.admin.output import OutputView, StreamView
 from tasks.admin.permissions import can_test
 from tasks.admin.releases import ReleasesView
 from tasks.admin.search import SearchView
-from tasks.admin.stream import StreamView
 from tasks.admin.worker_runs import WorkerRunsView
 from tasks.models import BulkAction, Task
 

@@ -7,10 +7,10 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
-from queues.commits import find_commits
 from queues.payload_schema import example_curl
 from queues.queries import HIDDEN, get_fresh_catalog, hides_payloads, run_with_fresh_catalog
-from runqy.admin_site.relative_time import RelativeTime
+from queues.releases import find_commits
+from runqy.admin_site.times import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.audit.history import records_url
 from runqy.audit.queries import list_records_about
@@ -18,14 +18,14 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.tasks.record import TaskRecord
 from runqy.core.formats import durations
-from runqy.core.telemetry.request_ids import REQUEST_ID, TRACEPARENT
+from runqy.core.telemetry.tracing import REQUEST_ID, TRACEPARENT
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks import payloads
 from tasks.actions import TaskAction
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.content import render_content
-from tasks.admin.output import output_section, parse_attempt
+from tasks.admin.output import output_section, parse_attempt, stream_section
 from tasks.admin.permissions import (
     actions_for_one,
     can_apply,
@@ -43,7 +43,6 @@ from tasks.admin.presenters import (
     tasks_url,
     timeline,
 )
-from tasks.admin.stream import stream_section
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
 from tasks.history.queries import find_newest_run, list_task_runs

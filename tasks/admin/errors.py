@@ -14,8 +14,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from queues.commits import find_commits
-from runqy.admin_site.relative_time import RelativeTime
+from queues.releases import find_commits
+from runqy.admin_site.times import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
@@ -34,7 +34,7 @@ from tasks.history.error_groups import (
     list_error_groups,
     with_samples_of,
 )
-from tasks.history.release_starts import ReleaseStart, find_new_since_release, list_release_starts
+from tasks.history.releases import ReleaseStart, find_new_since_release, list_release_starts
 from tasks.history.stats import list_failing_queues
 from tasks.models import TaskRun
 from tasks.search import TaskQuery

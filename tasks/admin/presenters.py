@@ -10,8 +10,7 @@ from django.urls import reverse
 
 from queues.queries import HIDDEN
 from runqy.admin_site import labels
-from runqy.admin_site.relative_time import RelativeTime
-from runqy.admin_site.times import format_absolute
+from runqy.admin_site.times import RelativeTime, format_absolute
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut

@@ -14,7 +14,7 @@ from queues.models import Queue, Release, ReleaseSource, ReleaseState
 from queues.releases import list_releases
 from runqy import clock
 from runqy.admin_site import labels
-from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.broker.states import FAILURES
 from runqy.core.formats.durations import humanize_ms
@@ -25,8 +25,7 @@ from tasks.admin.permissions import can_view_payloads
 from tasks.admin.presenters import task_url, tasks_url
 from tasks.history.error_groups import ErrorGroup, find_known_groups, list_error_groups, with_samples_of
 from tasks.history.queries import RunFilter, filter_runs
-from tasks.history.release_errors import find_frequent_errors, runs_of_release
-from tasks.history.release_starts import list_release_starts
+from tasks.history.releases import find_frequent_errors, list_release_starts, runs_of_release
 from tasks.search import TaskQuery
 
 _VARIANTS = {

@@ -15,7 +15,7 @@ import msgspec
 
 from queues.webhook_urls import TASK_EVENTS, URL_MAX_LENGTH, parse_url
 from runqy.api.parsers import Members, decode_members, parse_idempotency_key
-from runqy.broker.notify import Notify
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.enqueue import OF_QUEUE, IdempotencyKey, NewTask
 from runqy.core.api_keys import Identity
 from runqy.core.formats import durations

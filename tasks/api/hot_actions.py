@@ -9,15 +9,13 @@ from runqy.api.parsers import parse_idempotency_key
 from runqy.api.renderers import encode_json
 from runqy.broker.request import AnyBroker
 from runqy.broker.tasks.reader import TaskLocation
-from runqy.core.telemetry.request_ids import trace_headers
-from runqy.core.telemetry.tracing import enqueue_span
-from tasks.api.calls import Call, Result
-from tasks.api.chunk_streams import open_chunk_stream
+from runqy.core.telemetry.tracing import enqueue_span, trace_headers
+from tasks.api.calls import Call, Result, enqueue_head, parse_wait, task_head
 from tasks.api.enqueue_bodies import parse_add_batch, parse_enqueue, parse_enqueue_key
 from tasks.api.events import EVENT_HEADERS, EVENT_STREAM_HEADERS, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, LogQuerySerializer, OutputPosition, find_position, open_output_stream
 from tasks.api.serializers import add_batch_response, enqueue_response, parse_wants_payload, task_response
-from tasks.api.waits import enqueue_head, parse_wait, task_head
+from tasks.api.streaming import open_chunk_stream
 from tasks.enqueue_many import enqueue_tasks
 from tasks.operations import enqueue_task
 from tasks.queries import get_task, read_task_output

@@ -16,7 +16,7 @@ from runqy.core.formats import durations
 from runqy.errors import choices_error
 from tasks.history.error_groups import ErrorGroup
 from tasks.history.queries import RunOrder
-from tasks.history.release_starts import ReleaseStart
+from tasks.history.releases import ReleaseStart
 from tasks.history.rollups import SparseHistogram, percentile_ms
 
 MAX_POINTS = 1500

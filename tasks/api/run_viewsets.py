@@ -1,4 +1,4 @@
-"""The history of runs over HTTP: runs, groups of errors, statistics of queues."""
+"""The history of runs over HTTP: runs, groups of errors, statistics of queues, releases and their errors."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -6,12 +6,15 @@ from typing import Any, ClassVar
 from rest_framework.response import Response
 
 from queues.catalog import AllowedQueues
+from queues.queries import get_fresh_catalog, hides_payloads
+from queues.releases import list_releases
 from runqy.api.pagination import PagedList, SignedCursorPagination
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.viewsets import ApiViewSet
 from runqy.core.api_keys import Role
 from tasks.api import run_serializers as s
+from tasks.api.release_serializers import ReleaseListSerializer
 from tasks.history.error_groups import list_error_groups, with_samples_of
 from tasks.history.queries import (
     RunCursor,
@@ -20,7 +23,7 @@ from tasks.history.queries import (
     list_runs,
     resolve_history_queue,
 )
-from tasks.history.release_starts import find_new_since_release
+from tasks.history.releases import find_frequent_errors, find_new_since_release
 from tasks.history.stats import get_stats
 from tasks.models import TaskRun
 
@@ -133,3 +136,26 @@ def _run_filter(query: dict[str, Any], allowed_queues: AllowedQueues) -> RunFilt
         min_run_ms=None if query.get("min_run") is None else -(-query["min_run"] // 1_000_000),
         **names,
     )
+
+
+class ReleaseListViewSet(ApiViewSet):
+    """Releases of queues."""
+
+    tag: ClassVar = "queues"
+    allows_queue_scoped_keys: ClassVar = True
+
+    @operation(
+        "list_releases",
+        ReleaseListSerializer,
+    )
+    def list(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """List the releases of a queue, the newest first.
+
+        Of the newest ones that were reverted it has the most frequent error.
+        """
+        name, releases = list_releases(name=queue, allowed_queues=request.auth.queues)
+        context = {
+            "errors": find_frequent_errors(name, releases),
+            "is_hidden": request.auth.role == Role.VIEWER and hides_payloads(name, get_fresh_catalog()),
+        }
+        return Response(ReleaseListSerializer({"queue": name, "releases": releases}, context=context).data)

@@ -11,8 +11,7 @@ from django.urls import path
 from runqy.accounts.authentication import PublicResultAuthentication
 from tasks.api.bulk_viewsets import BulkActionViewSet
 from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
-from tasks.api.release_viewsets import ReleaseListViewSet
-from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
+from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, ReleaseListViewSet, RunViewSet
 from tasks.api.viewsets import TaskViewSet
 
 _TASKS = "queues/<str:queue>/tasks"

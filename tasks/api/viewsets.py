@@ -17,10 +17,9 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.core.api_keys import Role
 from tasks.api import examples, hot_actions
 from tasks.api import serializers as s
-from tasks.api.calls import run_action
-from tasks.api.chunk_streams import NDJSON_TYPE
+from tasks.api.calls import WAIT_PARAMETERS, run_action
 from tasks.api.events import EVENT_TYPE, LAST_EVENT_ID
-from tasks.api.waits import WAIT_PARAMETERS
+from tasks.api.streaming import NDJSON_TYPE
 
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",

@@ -25,7 +25,7 @@ from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, En
 from runqy.broker.tasks.archive_reasons import find_archive_outcome, is_archived_by_user
 from runqy.broker.tasks.listing import Page, list_tasks
 from runqy.broker.tasks.record import TaskRecord
-from runqy.core.telemetry.request_ids import REQUEST_ID
+from runqy.core.telemetry.tracing import REQUEST_ID
 from tasks.history.record import count_invalid_run, store_runs
 from tasks.history.rows import QueueIdentity
 from tasks.models import ID_MAX_LENGTH

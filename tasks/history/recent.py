@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import F, Min, Q, Subquery, Sum
 
-from queues.activity import describe_trend
+from queues.health import describe_trend
 from runqy import clock
 from runqy.broker.states import FAILURES, RunOutcome
 from tasks.history.failure_counts import FIELDS, NO_FAILURES, FailureCounts

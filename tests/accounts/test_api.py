@@ -9,7 +9,7 @@ from django.utils import timezone
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
 from runqy.audit.models import AuditRecord
-from runqy.core.formats.rates import parse_rate
+from runqy.core.formats.durations import parse_rate
 from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec

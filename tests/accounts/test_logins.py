@@ -16,7 +16,7 @@ from django.utils import timezone
 from runqy import clock
 from runqy.admin_site.roles import create_role_groups
 from runqy.audit.models import AuditRecord
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from tests.configuration.support import away
 
 pytestmark = pytest.mark.usefixtures("configuration")

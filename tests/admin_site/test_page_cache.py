@@ -9,9 +9,8 @@ import redis as redis_py
 from django.core.cache import caches
 
 from runqy.admin_site import page_cache
-from runqy.admin_site.page_cache import get_or_read
+from runqy.admin_site.page_cache import CircuitBreaker, get_or_read
 from runqy.broker.replies import REDIS_ERRORS
-from runqy.core.concurrency.circuit_breaker import CircuitBreaker
 from runqy.core.environment.connection_urls import parse_redis_url
 from tests.support.processes import paused
 from tests.support.servers import ValkeyServer

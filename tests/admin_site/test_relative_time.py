@@ -1,6 +1,6 @@
 """Times relative to now."""
 
-from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import RelativeTime
 
 S_NS = 10**9
 

@@ -137,7 +137,7 @@ def test_with_a_silent_redis_a_server_is_not_ready(settings: Any, monkeypatch: p
 
 def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "TIMEOUT_S", 5.0)
-    monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("runqy.redis_connection.REPLY_TIMEOUT_S", 60.0)
     ((_, port),) = settings.REDIS_TARGET.addresses
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections
     redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")

@@ -7,7 +7,7 @@ import pytest
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from tasks.api import waits
+from tasks.api import calls
 from tests.api import planes
 from tests.api.client import ApiClient, Response
 from tests.queues.samples import spec
@@ -28,7 +28,7 @@ WAITS = [
 def _waits_briefly(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a queue without workers, and waits of at most a moment, which is 0 in whole seconds."""
     save_queue(spec=spec("simple"), source=QueueSource.API)
-    monkeypatch.setattr(waits, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(calls, "MAX_WAIT_S", 0.05)
 
 
 @pytest.fixture

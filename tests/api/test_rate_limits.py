@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from runqy import clock
 from runqy.accounts.operations import create_api_key
 from runqy.api.throttling import RateLimiter
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.errors import TooManyRequests
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem

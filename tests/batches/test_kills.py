@@ -21,9 +21,9 @@ KILLED_COLLECTOR = """
 import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
-from tasks.ends import collector
+from tasks import ends
 from tasks.duties import TaskEnds
-collector.delete_ends = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+ends.delete_ends = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 TaskEnds().run_tick(get_broker())
 """
 """A tick that is killed when its transaction was committed and Redis still holds the entries."""

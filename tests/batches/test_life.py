@@ -16,7 +16,7 @@ from queues.operations import save_queue
 from queues.queries import HIDDEN
 from runqy.accounts.operations import create_api_key
 from runqy.broker.keys import QueueKeys
-from runqy.broker.notify import Notify
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.inspector import delete_tasks, run_tasks
 from runqy.broker.tasks.reader import read_tasks
 from runqy.core.api_keys import Role

@@ -15,11 +15,10 @@ from runqy.broker.broker import Broker
 from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import FinishOutcome, complete
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task, read_states
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import (

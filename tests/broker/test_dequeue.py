@@ -11,10 +11,9 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.pausing import pause
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
-from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import Failure, archive, retry
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost
 from tests.support.full_redis import full_redis
 from tests.support.redis_client import redis_of

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import large_requests
+from runqy.broker.connection import async_connection
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
@@ -66,7 +66,7 @@ async def connect(broker: AsyncBroker, *requests: Request[bytes]) -> None:
 @pytest.fixture
 def _slow_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow large requests a minute, which a busy machine cannot exceed."""
-    monkeypatch.setattr(large_requests, "LARGE_BYTES_PER_S", len(LARGE) // 60)
+    monkeypatch.setattr(async_connection, "LARGE_BYTES_PER_S", len(LARGE) // 60)
 
 
 @pytest.mark.usefixtures("_slow_rate")

@@ -26,13 +26,11 @@ from runqy.broker.configuration_documents import QueueRevision
 from runqy.broker.duties.cancellations import enforce_cancellations
 from runqy.broker.duties.foreign_ends import ForeignEndSearch
 from runqy.broker.duties.forwarder import forward_due
-from runqy.broker.duties.janitor import expire_archived, expire_completed
+from runqy.broker.duties.janitor import delete_stray_lock, expire_archived, expire_completed
 from runqy.broker.duties.orphans import Suspect, restore_orphan
 from runqy.broker.duties.pending_timeouts import PendingTask, archive_all_timed_out
 from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.duties.stray_locks import delete_stray_lock
 from runqy.broker.keys import QueueKeys
-from runqy.broker.notify import Notify
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends
 from runqy.broker.rate_limit import acquire
@@ -40,7 +38,7 @@ from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.request import Request, RequestBatch
 from runqy.broker.scripts import command, script
 from runqy.broker.streams.audit_stream import append_record
-from runqy.broker.streams.ends import delete_ends, read_ends
+from runqy.broker.streams.ends import Notify, delete_ends, read_ends
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
 from runqy.broker.streams.run_log import remove_runs
 from runqy.broker.streams.write_behind import record_delivery
@@ -56,15 +54,15 @@ from runqy.broker.tasks.enqueue_batch import (
     enqueue_unique_batch,
 )
 from runqy.broker.tasks.finish import Completion, Failure
-from runqy.broker.tasks.index import remove_lookup
 from runqy.broker.tasks.lease import extend
 from runqy.broker.tasks.output import OutputChunk, delete_stray_output, write_output
+from runqy.broker.tasks.reader import remove_lookup
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
+from runqy.broker.workers.records import WorkerAction, request_action
 from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
-from runqy.broker.workers.requests import WorkerAction, request_action
 from runqy.core.environment.connection_urls import RedisTarget
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.errors import BrokerUnavailable
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment

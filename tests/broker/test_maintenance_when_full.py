@@ -5,7 +5,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.duties import forwarder, janitor, orphans, pending_timeouts, recoverer
-from runqy.broker.tasks import index as task_index
+from runqy.broker.tasks import reader as task_index
 from runqy.broker.workers import heartbeats
 from runqy.broker.workers.records import WorkerRecord
 from tests.support.full_redis import full_redis

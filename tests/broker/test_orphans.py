@@ -8,7 +8,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.duties import orphans
-from runqy.broker.duties.stray_locks import StrayLockSearch
+from runqy.broker.duties.janitor import StrayLockSearch
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from tests.support.links import Execute, wrap_link

@@ -11,11 +11,10 @@ import pytest
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import pause
 from runqy.broker.tasks.cancel import Cancellation, cancel
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import Failure, FinishOutcome, complete, requeue, retry
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import RunqyError, TaskAlreadyExists
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, new_task, put, take, take_one
 

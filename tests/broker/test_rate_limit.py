@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.rate_limit import acquire
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from tests.support.environment import SERVER
 from tests.support.redis_client import redis_of
 

@@ -16,11 +16,10 @@ from runqy.broker.broker import Broker
 from runqy.broker.pubsub import Subscriber, read_queue_revision
 from runqy.broker.request import Request, raise_error
 from runqy.broker.scripts import command, script
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
 from runqy.broker.tasks.lease import LeasedTask, extend
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers import redis_users
 from runqy.broker.workers.heartbeats import deregister, write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState

@@ -7,11 +7,10 @@ import pytest
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.tasks.dequeue import dequeue, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, enqueue_unique
 from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
 from runqy.broker.tasks.finish import complete
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
 from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one

@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.tasks import index as task_index
+from runqy.broker.tasks import reader as task_index
 from runqy.broker.tasks.output import KEPT_S
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, put
 from tests.support.redis_client import redis_of

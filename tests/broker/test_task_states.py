@@ -12,11 +12,10 @@ from runqy.broker.queues.pausing import pause, unpause
 from runqy.broker.request import Request
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import Cancellation, cancel
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import Failure, FinishOutcome, archive, complete, requeue, retry, write_result
 from runqy.broker.tasks.lease import extend
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost, TaskAlreadyExists, TaskNotFound
 from tests.broker.task_model import IDS, QUEUES, Model, ModelledLife, queue_of
 from tests.support.redis_client import redis_of

@@ -7,10 +7,9 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import pause, unpause
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import requeue
-from runqy.broker.tasks.queue_order import QueueWeight
 from tests.support.redis_client import redis_of
 from tests.support.subscriptions import Subscription, subscribed
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one

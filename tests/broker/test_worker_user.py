@@ -13,12 +13,11 @@ from runqy.broker.broker import Broker
 from runqy.broker.request import Request
 from runqy.broker.scripts import command
 from runqy.broker.tasks.chunks import ChunkBatch, mark_gap, read_chunks, write_chunks
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import complete, requeue
 from runqy.broker.tasks.lease import extend
 from runqy.broker.tasks.output import OutputChunk, write_output
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.core.environment.connection_urls import RedisTarget

@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.accounts.user_settings import remember_browser_zone
+from runqy.accounts.users import remember_browser_zone
 from tests.browser.conftest import Login
 from tests.browser.pages import find_wide_elements
 from tests.queues.samples import spec

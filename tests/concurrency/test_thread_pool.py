@@ -2,7 +2,7 @@
 
 import threading
 
-from runqy.core.concurrency.thread_pool import ThreadPool
+from runqy.core.concurrency.threads import ThreadPool
 
 PATIENCE_S = 30.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runqy.core.telemetry.request_ids import current_request_id
+from runqy.core.telemetry.tracing import current_request_id
 from runqy.errors import QueueNotFound
 from runqy.server.dataplane.application import Application, Handler
 from runqy.server.dataplane.request import ParsedRequest

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runqy.core.concurrency.circuit_breaker import OPEN_S, SLOW_S, CircuitBreaker, CircuitOpen
+from runqy.admin_site.page_cache import OPEN_S, SLOW_S, CircuitBreaker, CircuitOpen
 
 pytestmark = pytest.mark.fault
 

@@ -17,7 +17,7 @@ from runqy.broker.scripts import command
 from runqy.configuration import snapshot
 from runqy.core.api_keys import Role
 from runqy.core.environment.connection_urls import RedisTarget
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient

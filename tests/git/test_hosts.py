@@ -2,7 +2,7 @@
 
 import pytest
 
-from runqy.core.git.hosts import find_https_host, normalize_host
+from runqy.core.git.sources import find_https_host, normalize_host
 
 
 @pytest.mark.parametrize(

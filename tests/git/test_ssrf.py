@@ -7,9 +7,8 @@ import pytest
 from runqy.core.git.commands import CommandRunner
 from runqy.core.git.credentials import GitCredentials, git_environment
 from runqy.core.git.limits import Limits
-from runqy.core.git.remotes import resolve_ref
+from runqy.core.git.remotes import find_public_addresses, pinned_http, pinned_ssh, resolve_ref
 from runqy.core.git.sources import Source, parse_source
-from runqy.core.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from tests.support.git_server import HOST, git_server
 from tests.workers.repositories import Repository

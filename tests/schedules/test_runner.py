@@ -11,7 +11,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.core.telemetry.request_ids import REQUEST_ID
+from runqy.core.telemetry.tracing import REQUEST_ID
 from schedules import runner
 from schedules.duties import ScheduleRunner
 from schedules.models import Fire, Schedule

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy.stack.process_specs import ProcessSpec
+from runqy.stack.processes import ProcessSpec
 from runqy.stack.stop_signals import StopSignals, catch_signals
 from tests.stack.serving import Serve
 

@@ -21,7 +21,7 @@ STACK = """
 import signal, sys, time
 from pathlib import Path
 from runqy.stack.locks import only_stack
-from runqy.stack.process_specs import ProcessSpec
+from runqy.stack.processes import ProcessSpec
 from runqy.stack.stop_signals import catch_signals
 from runqy.stack.supervisor import Supervisor
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from runqy.broker.async_broker import RedisClock
 from runqy.broker.broker import Broker
 from runqy.broker.health import ping
-from runqy.broker.redis_clock import RedisClock
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable

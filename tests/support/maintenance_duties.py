@@ -2,16 +2,16 @@
 
 import pytest
 
-import runqy.audit.retention
+import runqy.audit.operations
 import webhooks.deliveries
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks import dequeue
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.maintenance import retention
 from runqy.maintenance.retention import RetentionRunner
 from runqy.redis_connection import get_broker
@@ -74,6 +74,6 @@ class MovingClock:
 def delete_old_rows(*, at_once: int = 1000) -> None:
     """Delete what is no longer kept, this many rows at a time."""
     with pytest.MonkeyPatch.context() as patched:
-        for module in (retention, runqy.audit.retention, webhooks.deliveries):
+        for module in (retention, runqy.audit.operations, webhooks.deliveries):
             patched.setattr(module, "ROWS_AT_ONCE", at_once)
         RetentionRunner().run(get_broker())

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from runqy import redis_connection
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import async_cluster, async_connector, async_node, redis_client
+from runqy.broker.connection import async_cluster, async_connector, async_node
 
 LIMIT_S = 20.0
 
 _CONSTANTS: list[tuple[ModuleType, str]] = [
-    (redis_client, "REPLY_TIMEOUT_S"),
-    (redis_client, "CONNECT_TIMEOUT_S"),
+    (redis_connection, "REPLY_TIMEOUT_S"),
+    (redis_connection, "CONNECT_TIMEOUT_S"),
     (async_node, "CONNECT_WAIT_S"),
     (async_cluster, "CONNECT_WAIT_S"),
 ]

@@ -4,8 +4,8 @@ from functools import cache
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import connect_client
 from runqy.core.environment.connection_urls import RedisTarget
+from runqy.redis_connection import connect_client
 
 _client_of = cache(connect_client)  # to connect to a cluster takes as long as most tests
 

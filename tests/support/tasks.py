@@ -8,11 +8,10 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import decode
 from runqy.broker.request import raise_error
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, retry
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from tests.support.redis_client import redis_of
 
 QUEUE = "mail"

@@ -7,7 +7,7 @@ import pytest
 from rest_framework.serializers import Serializer
 
 from runqy.accounts.operations import create_api_key
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.server.limits import LimitsSerializer
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY

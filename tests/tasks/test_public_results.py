@@ -8,7 +8,7 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.queues.samples import spec

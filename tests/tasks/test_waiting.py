@@ -264,7 +264,7 @@ def test_a_wait_above_the_limit_is_cut_and_the_response_says_so(
 def test_the_response_after_a_cut_wait_says_so(
     client: ApiClient, task_id: str, waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("tasks.api.waits.MAX_WAIT_S", 1)
+    monkeypatch.setattr("tasks.api.calls.MAX_WAIT_S", 1)
 
     if method == "GET":
         response = client.get(f"/queue/{task_id}?wait=5m")

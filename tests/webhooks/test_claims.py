@@ -13,7 +13,7 @@ from tests.support.waiting import PATIENCE_S
 from tests.webhooks.receiver import Receiver, send_due
 from tests.webhooks.test_sender import EVENT, add_endpoint, add_messages
 from webhooks.deliveries import CLAIM, claim_due, record_outcomes
-from webhooks.message_ids import message_id
+from webhooks.messages import message_id
 from webhooks.models import Delivery
 from webhooks.operations import schedule_test
 from webhooks.queries import list_due_targets

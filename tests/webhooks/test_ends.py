@@ -12,13 +12,12 @@ from queues.operations import change_queue, save_queue
 from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.notify import Notify
-from runqy.broker.streams.ends import MAX_RESULT_BYTES, EndOutcome, TaskEnd
+from runqy.broker.streams.ends import MAX_RESULT_BYTES, EndOutcome, Notify, TaskEnd
 from runqy.broker.tasks.finish import archive, complete
 from runqy.broker.tasks.inspector import archive_tasks
 from runqy.errors import VaultLocked
 from tasks.duties import TaskEnds
-from tasks.ends.collector import CollectedEnd
+from tasks.ends import CollectedEnd
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY

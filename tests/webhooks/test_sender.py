@@ -14,17 +14,15 @@ from tests.support.maintenance_duties import delete_old_rows
 from tests.support.servers import free_port
 from tests.support.waiting import PATIENCE_S
 from tests.webhooks.receiver import Receiver, send_due
-from webhooks import circuit_breaker, deliveries
+from webhooks import deliveries
 from webhooks import sender as webhook_sender
-from webhooks.circuit_breaker import FAILURES_MAX
 from webhooks.deliveries import (
     DELAYS_S,
     FAILS_FOR,
     KEPT_FOR,
     retry_at_once,
 )
-from webhooks.message_ids import message_id
-from webhooks.messages import build_delivery, save_deliveries
+from webhooks.messages import build_delivery, message_id, save_deliveries
 from webhooks.models import IN_FLIGHT, Delivery, Endpoint, EndpointEvent
 from webhooks.operations import (
     CreatedEndpoint,
@@ -35,7 +33,7 @@ from webhooks.operations import (
     schedule_test,
 )
 from webhooks.queries import list_due_targets
-from webhooks.sender import Sender
+from webhooks.sender import FAILURES_MAX, Sender
 from webhooks.transport import Message
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
@@ -142,7 +140,7 @@ def test_retry_after_postpones_the_next_attempt(receiver: Receiver, retry_after:
 def test_a_receiver_that_is_away_gets_single_attempts_and_everything_when_it_is_back(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "PROBE_EVERY_S", 3600.0)
+    monkeypatch.setattr(webhook_sender, "PROBE_EVERY_S", 3600.0)
     away, there = add_endpoint(receiver).row, create_endpoint(url=f"{receiver.url}?there", events=[EVENT]).row
     Endpoint.objects.filter(pk=away.pk).update(url=f"http://127.0.0.1:{free_port()}/")
     add_messages(away, *map(str, range(40)))
@@ -156,7 +154,7 @@ def test_a_receiver_that_is_away_gets_single_attempts_and_everything_when_it_is_
     assert (FAILURES_MAX <= attempts < FAILURES_MAX + IN_FLIGHT, len(receiver.requests)) == (True, 1)
 
     assert sender.run(duration_s=PATIENCE_S) == 0
-    monkeypatch.setattr(circuit_breaker, "PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr(webhook_sender, "PROBE_EVERY_S", 0.0)
     assert sender.run(duration_s=PATIENCE_S) == 0
     assert Delivery.objects.filter(target=away.pk, attempts=0).count() < 40 - attempts
 

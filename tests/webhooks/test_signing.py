@@ -6,7 +6,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from queues.webhook_secrets import decode_secret, generate_secret, sign
-from webhooks.message_ids import message_id
+from webhooks.messages import message_id
 
 
 def test_the_reference_library_verifies_a_message() -> None:

@@ -8,7 +8,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.cancel import cancel
-from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.core.environment.connection_urls import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

@@ -14,8 +14,7 @@ from tests.support import environment, event_loop
 from tests.support.full_redis import full_redis
 from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take
-from workers.runtime.background_writes import record_all
-from workers.runtime.chunk_writer import ChunkWriter, kept_chunks
+from workers.runtime.output_writer import ChunkWriter, kept_chunks, record_all
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus, add_streamed_result, read_streamed_results
 
@@ -43,7 +42,7 @@ def with_writer(act: Callable[[ChunkWriter, AsyncBroker], Awaitable[None]]) -> N
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process keep 2,000 bytes of chunks."""
-    monkeypatch.setattr("workers.runtime.chunk_writer.MAX_KEPT_BYTES", 2_000)
+    monkeypatch.setattr("workers.runtime.output_writer.MAX_KEPT_BYTES", 2_000)
 
 
 def result_of(broker: Broker, run: Run) -> RunResult:

@@ -16,8 +16,8 @@ from runqy.broker.queues.stats import count_tasks
 from runqy.broker.request import Request, raise_error
 from runqy.broker.scripts import Command
 from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop

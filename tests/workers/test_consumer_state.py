@@ -9,10 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.tasks.dequeue import DequeueRequest
+from runqy.broker.tasks.dequeue import DequeueRequest, QueueWeight
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Lease, LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
 from workers.runtime.retries import QueuePolicy

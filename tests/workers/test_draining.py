@@ -12,13 +12,13 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_live_and_lost_records
-from runqy.broker.workers.requests import WorkerAction, request_action
+from runqy.broker.workers.records import WorkerAction, request_action
 from tests.support.maintenance_duties import MovingClock
 from tests.support.waiting import eventually, wait_until
 from tests.workers.conftest import StartWorker
 from tests.workers.processes import add_task, wait_for_record, wait_for_state, wait_task
-from workers.runtime.exit_limits import ExitLimits
 from workers.runtime.settings import WorkerSettings
+from workers.runtime.startup_limits import ExitLimits
 
 MAIL = QueueKeys("mail")
 Ask = Callable[..., str]

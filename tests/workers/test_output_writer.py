@@ -15,8 +15,7 @@ from tests.support import environment, event_loop
 from tests.support.redis_client import redis_of
 from tests.support.tasks import put, take
 from workers.runtime import output_writer
-from workers.runtime.background_writes import record_all
-from workers.runtime.output_writer import BUFFER_BYTES, BURST_BYTES, TAIL_BYTES, OutputWriter
+from workers.runtime.output_writer import BUFFER_BYTES, BURST_BYTES, TAIL_BYTES, OutputWriter, record_all
 from workers.runtime.protocol import ProgressReport, decode_response
 from workers.runtime.redaction import Secrets
 from workers.runtime.task_runs import Run

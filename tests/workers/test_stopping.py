@@ -11,7 +11,7 @@ import redis as redis_py
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.reader import find_task
-from runqy.stack import process_specs
+from runqy.stack import processes
 from runqy.stack.processes import Process
 from tests.support.processes import is_alive
 from tests.support.redis_client import redis_of
@@ -78,7 +78,7 @@ def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, deployments: Path, tmp_path: Path
 ) -> None:
     env = worker_environment(server, tmp_path, RUNQY_DEPLOYMENT_DIR=str(deployments), RUNQY_SHUTDOWN_TIMEOUT="1h")
-    spec = process_specs.worker(env=env, log=tmp_path / "stopped.log", shutdown_s=600)
+    spec = processes.worker(env=env, log=tmp_path / "stopped.log", shutdown_s=600)
     assert spec.hurried_s >= QUICK_STOP_S  # what a worker takes at most, except on a busy machine
     process = Process(replace(spec, hurried_s=PATIENCE_S))
     task = wait_task(tmp_path)  # the SDK finishes it on SIGTERM

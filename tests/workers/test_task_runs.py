@@ -7,10 +7,9 @@ import pytest
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_BYTES
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Lease, LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task

@@ -20,11 +20,14 @@ from batches.operations import add_to_batch, create_batch  # noqa: E402
 from batches.runner import BatchWork  # noqa: E402
 from queues.models import QueueSource  # noqa: E402
 from queues.operations import save_queue  # noqa: E402
-from runqy.broker.notify import Notify  # noqa: E402
-from runqy.broker.streams.ends import EndOutcome, TaskEnd  # noqa: E402
+from runqy.broker.streams.ends import (  # noqa: E402
+    EndOutcome,
+    Notify,
+    TaskEnd,
+)
 from runqy.broker.tasks.enqueue import NewTask  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
-from tasks.ends.collector import CollectedEnd  # noqa: E402
+from tasks.ends import CollectedEnd  # noqa: E402
 from tasks.enqueue_many import RequestedTasks  # noqa: E402
 from tasks.transactions import write_transaction  # noqa: E402
 from tests.queues.samples import spec  # noqa: E402

@@ -8,8 +8,11 @@ django.setup()
 
 from django.utils import timezone  # noqa: E402
 
-from webhooks.message_ids import message_id  # noqa: E402
-from webhooks.messages import build_delivery, save_deliveries  # noqa: E402
+from webhooks.messages import (  # noqa: E402
+    build_delivery,
+    message_id,
+    save_deliveries,
+)
 from webhooks.models import EndpointEvent  # noqa: E402
 from webhooks.operations import create_endpoint  # noqa: E402
 

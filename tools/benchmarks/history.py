@@ -10,11 +10,10 @@ from secrets import token_hex
 
 from runqy.broker.keys import QueueKeys
 from runqy.broker.request import raise_error
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, new_task_id
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import Completion, Failure, complete_all, retry
-from runqy.broker.tasks.queue_order import QueueWeight
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.run_entries import make_entry, split_entry
 from tools.benchmarks.report import Report

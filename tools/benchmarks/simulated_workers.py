@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.broker.constants import HEARTBEAT_S
-from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import new_wake_token
 from runqy.core.environment.connection_urls import RedisTarget

@@ -11,10 +11,9 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import POLL_S
 from runqy.broker.request import raise_error
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.tasks.finish import complete
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.core.environment.connection_urls import RedisTarget
 from tools.benchmarks.report import Report
 from tools.benchmarks.scenarios import Sampling

@@ -24,11 +24,10 @@ from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
 from runqy.broker.request import raise_error
-from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask, extend
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from schedules.definition_serializers import parse_schedule
@@ -39,8 +38,7 @@ from tools.demo.backlog import make_backlog
 from tools.demo.releases import make_releases
 from tools.demo.runs import FAILING_S, delete_canceled_runs, make_commit, make_runs
 from vaults.operations import create_vault, set_entry
-from webhooks.message_ids import message_id
-from webhooks.messages import build_delivery
+from webhooks.messages import build_delivery, message_id
 from webhooks.models import Endpoint, EndpointEvent
 from webhooks.operations import create_endpoint
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from runqy.core.environment.variables import Environment, Setting
 from runqy.core.formats import durations
-from runqy.core.formats.rates import WINDOWS_S, Rate
+from runqy.core.formats.durations import WINDOWS_S, Rate
 from tools.documentation.django_setup import set_up_django
 from tools.documentation.tables import cell, table
 from workers.runtime import settings as worker

@@ -11,9 +11,8 @@ from django.utils.html import format_html
 
 from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.labels import render_state
-from runqy.admin_site.shown_once import render_rotation, render_webhook_secret
 from runqy.admin_site.times import show_time
-from runqy.admin_site.views import AdminView
+from runqy.admin_site.views import AdminView, render_rotation, render_webhook_secret
 from runqy.configuration.admin import PublishedModelAdmin
 from runqy.errors import PreconditionFailed, WebhookDisabled
 from runqy.redis_connection import get_broker

@@ -11,21 +11,19 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from queues.commits import find_commits
+from queues.releases import find_commits
 from runqy.admin_site import labels
-from runqy.admin_site.relative_time import RelativeTime
+from runqy.admin_site.times import RelativeTime
 from runqy.admin_site.views import AdminView
 from runqy.broker.states import TaskState
-from runqy.broker.workers.records import RunningTask, WorkerState, count_workers
-from runqy.broker.workers.requests import WorkerAction
+from runqy.broker.workers.records import RunningTask, WorkerAction, WorkerState, count_workers
 from runqy.errors import WorkerNotFound, WorkerUnreachable
 from runqy.redis_connection import get_broker
 from tasks.history.queries import RunFilter, list_runs
 from vaults.access_log import get_worker_vaults
 from vaults.models import VaultDelivery
-from workers.lost_tasks import HeldTask
 from workers.operations import request_worker_action
-from workers.queries import WorkerStatus, get_worker, list_workers
+from workers.queries import HeldTask, WorkerStatus, get_worker, list_workers
 
 WORKERS_PER_PAGE = 100
 MAX_LOST = 50

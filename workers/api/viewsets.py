@@ -12,8 +12,7 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import operation
 from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
-from runqy.broker.workers.records import count_workers
-from runqy.broker.workers.requests import WorkerAction
+from runqy.broker.workers.records import WorkerAction, count_workers
 from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from workers.api import examples

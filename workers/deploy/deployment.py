@@ -31,9 +31,8 @@ from runqy.core.git.remotes import HARDENED_OPTIONS, RemoteRef
 from runqy.core.git.sources import Source, parse_path
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from workers.deploy import read_checkout
-from workers.deploy.checkouts import MEMORY_BYTES, Git
+from workers.deploy.checkouts import MEMORY_BYTES, CommitInfo, Git, KeptDeployment, read_kept, write_kept
 from workers.deploy.exec_child import launcher_command, launcher_environment
-from workers.deploy.kept_deployments import CommitInfo, KeptDeployment, read_kept, write_kept
 from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 from workers.deploy.virtualenvs import Requirements, build_environment, is_complete
 

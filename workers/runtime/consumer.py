@@ -18,7 +18,7 @@ from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.core.telemetry.request_ids import REQUEST_ID
+from runqy.core.telemetry.tracing import REQUEST_ID
 from runqy.errors import (
     BrokerCommandRefused,
     BrokerRefused,
@@ -26,12 +26,10 @@ from runqy.errors import (
     LeaseLost,
     RunqyError,
 )
-from workers.runtime.background_writes import record_all
-from workers.runtime.chunk_writer import ChunkWriter
 from workers.runtime.consumer_state import ConsumeConfig, ConsumerState, RoundTrip
 from workers.runtime.heartbeat import RunCounts
 from workers.runtime.logs import child_error_members, error_members
-from workers.runtime.output_writer import OutputWriter
+from workers.runtime.output_writer import ChunkWriter, OutputWriter, record_all
 from workers.runtime.pool import Pool
 from workers.runtime.protocol import ChunkLine
 from workers.runtime.redaction import secrets

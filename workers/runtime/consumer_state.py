@@ -8,10 +8,9 @@ import msgspec
 
 from runqy import clock
 from runqy.broker.constants import LEASE_S
-from runqy.broker.tasks.dequeue import DequeueRequest, plan_dequeue
+from runqy.broker.tasks.dequeue import DequeueRequest, QueueWeight, plan_dequeue
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, RunqyError
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_runs import Run, RunResult, RunStatus

@@ -18,8 +18,7 @@ from runqy.broker.streams.run_counters import RunCount, RunCounters, RunTime, ad
 from runqy.broker.tasks.finish import FinishOutcome
 from runqy.broker.tasks.lease import Extension, Lease, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S, RunningTask, WorkerRecord
-from runqy.broker.workers.requests import WorkerAction, read_requests
+from runqy.broker.workers.records import SHARED_DEATHS_WINDOW_S, RunningTask, WorkerAction, WorkerRecord, read_requests
 from runqy.errors import BrokerRefused, RunqyError
 from workers.runtime.retries import backoff_s
 from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run, RunStatus

@@ -13,13 +13,12 @@ from functools import partial
 
 import structlog
 
+from runqy.broker.workers.records import WorkerAction
 from runqy.broker.workers.redis_users import new_server_id
-from runqy.broker.workers.requests import WorkerAction
 from runqy.core.concurrency.threads import run_in_thread, wait_any
 from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, RegistrationRefused, RunqyError, ServerUnavailable
 from workers.runtime.deployments import DeploymentManager
-from workers.runtime.exit_limits import ExitLimits
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
 from workers.runtime.registration import (
@@ -31,6 +30,7 @@ from workers.runtime.registration import (
 )
 from workers.runtime.retries import backoff_s
 from workers.runtime.settings import ALL_QUEUES, WorkerSettings
+from workers.runtime.startup_limits import ExitLimits
 from workers.runtime.worker_session import NO_MAINTENANCE, WorkerSession
 
 QUEUES_PER_USER = 16

@@ -6,7 +6,7 @@ import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.core.formats.json_decoding import check_depth, describe_error
-from runqy.core.telemetry.request_ids import REQUEST_ID, TRACEPARENT
+from runqy.core.telemetry.tracing import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
 from workers.runtime.invalid_json import is_text
 

@@ -27,8 +27,7 @@ from runqy.broker.tasks.finish import (
     retry,
 )
 from runqy.broker.tasks.lease import LeasedTask
-from runqy.core.telemetry.request_ids import TRACEPARENT
-from runqy.core.telemetry.tracing import get_tracer
+from runqy.core.telemetry.tracing import TRACEPARENT, get_tracer
 from runqy.errors import PayloadUnusable, RunqyError
 from workers.runtime.retries import QueuePolicy
 from workers.runtime.task_lines import add_deadline, encode_task

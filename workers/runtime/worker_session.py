@@ -9,11 +9,10 @@ import structlog
 from runqy.broker.constants import HEARTBEAT_S
 from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
-from runqy.broker.tasks.queue_order import QueueWeight
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.broker.workers.heartbeats import deregister
-from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import WorkerAction, WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
-from runqy.broker.workers.requests import WorkerAction
 from runqy.core.concurrency.threads import wait_any
 from runqy.core.formats.error_texts import shorten
 from runqy.core.telemetry.failure_log import FailureLog

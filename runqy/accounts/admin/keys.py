@@ -15,9 +15,8 @@ from django.utils.timesince import timesince
 from unfold.decorators import action
 
 from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
-from runqy.accounts.key_batches import count_waiting_members
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import CreatedKey, audited_name, create_api_key, revoke_api_key
+from runqy.accounts.operations import CreatedKey, audited_name, count_waiting_members, create_api_key, revoke_api_key
 from runqy.accounts.queries import (
     INACTIVE,
     KeyStatus,
@@ -30,9 +29,9 @@ from runqy.accounts.queries import (
     list_environment_variables,
     status_filter,
 )
-from runqy.admin_site.links import changelist_url
-from runqy.admin_site.shown_once import render_shown_once
+from runqy.admin_site.labels import changelist_url
 from runqy.admin_site.times import show_time
+from runqy.admin_site.views import render_shown_once
 from runqy.audit.actors import ActorKind
 from runqy.configuration.admin import PublishedModelAdmin
 from runqy.core.api_keys import STAFF_ROLES, Role

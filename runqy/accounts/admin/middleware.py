@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
-from runqy.accounts.user_settings import get_time_zone
+from runqy.accounts.users import get_time_zone
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 

@@ -1,30 +1,208 @@
-"""Users and groups in the admin, with audit records."""
+"""Users and groups in the admin: lists, forms, and audit records of the changes."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.db import transaction
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
-from unfold.forms import AdminPasswordChangeForm
+from unfold.forms import AdminPasswordChangeForm, UserCreationForm
 
-from runqy.accounts.admin.audited_admin import AuditedAdmin, audited_password_change
-from runqy.accounts.admin.user_forms import GroupForm, UserAddForm, UserForm
 from runqy.accounts.logins import delete_sessions, log_out_everywhere
 from runqy.accounts.operations import end_personal_keys, rename_personal_keys
 from runqy.accounts.queries import list_accepted_keys_of
-from runqy.accounts.staff_rules import SUPERUSER, assign_role, get_role, may_manage, validate_user_deletion
+from runqy.accounts.users import (
+    SUPERUSER,
+    assign_role,
+    get_role,
+    grantable_roles,
+    list_assignable_permissions,
+    may_grant,
+    may_manage,
+    validate_role_change,
+    validate_user_deletion,
+)
+from runqy.admin_site.base_admin import StyledModelForm, style_form
 from runqy.admin_site.roles import ROLES
 from runqy.admin_site.times import show_time
+from runqy.audit.history import AuditedModelAdmin
+from runqy.audit.operations import REDACTED, Changes, diff, record
+
+if TYPE_CHECKING:
+    from django.contrib.auth import forms as auth_forms
+
+    _UserCreationForm = auth_forms.UserCreationForm[User]
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField[Permission]
+else:
+    _UserCreationForm = UserCreationForm
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
+
+_UNCHANGED = "as-it-is"
+"""The choice that keeps permissions and groups of a user without a role."""
+
+
+class UserAddForm(_UserCreationForm):
+    """A new user."""
+
+    request: HttpRequest
+    """Set by the admin. Its user determines which roles can be chosen."""
+    usable_password = None
+    role = forms.ChoiceField(widget=forms.RadioSelect)
+
+    class Meta:
+        model = User
+        fields = ("username",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["role"].choices = _choices(self.request)  # type: ignore[attr-defined]
+        style_form(self)
+
+
+class UserForm(StyledModelForm):
+    """An existing user."""
+
+    request: HttpRequest
+    instance: User
+    role = forms.ChoiceField(widget=forms.RadioSelect)
+
+    class Meta:
+        model = User
+        fields = ("username", "is_active")
+        labels = {"is_active": "Active"}
+        help_texts = {"is_active": "Whether the user may log in. Deactivate users instead of deleting them."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        role = get_role(self.instance)
+        self.initial["role"] = role or _UNCHANGED
+        if "role" not in self.fields:  # a read-only page
+            return
+        kept = [] if role else [(_UNCHANGED, "unchanged: own permissions and groups")]
+        self.fields["role"].choices = [*_choices(self.request), *kept]  # type: ignore[attr-defined]
+        style_form(self)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a change that would lock users out of the admin."""
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors:
+            problem = validate_role_change(
+                self.request.user,  # type: ignore[arg-type]
+                User.objects.get(pk=self.instance.pk),  # as stored: the form's instance has the new values
+                role="" if cleaned["role"] == _UNCHANGED else cleaned["role"],
+                is_active=cleaned["is_active"],
+            )
+            if problem:
+                self.add_error("role" if cleaned["is_active"] else "is_active", problem)
+        return cleaned
+
+    @property
+    def gives_role(self) -> bool:
+        return bool(self.cleaned_data["role"] != _UNCHANGED)
+
+
+class _PermissionsField(_ModelMultipleChoiceField):
+    """Permissions, labelled by their names."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return str(obj.name)
+
+
+class GroupForm(StyledModelForm):
+    """A group. Users can add and remove only permissions that they have."""
+
+    request: HttpRequest
+    instance: Group
+
+    class Meta:
+        model = Group
+        fields = ("name", "permissions")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "permissions" in self.fields:
+            self.fields["permissions"] = _PermissionsField(
+                queryset=list_assignable_permissions(self.instance), required=False, widget=forms.CheckboxSelectMultiple
+            )
+            style_form(self)
+
+    def clean_permissions(self) -> Any:
+        """Refuse to add or remove permissions that the user lacks."""
+        chosen = self.cleaned_data["permissions"]
+        before = set(self.instance.permissions.all()) if self.instance.pk else set()
+        changed = before.symmetric_difference(chosen)
+        spelled = [f"{permission.content_type.app_label}.{permission.codename}" for permission in changed]
+        if not may_grant(self.request.user, spelled):  # type: ignore[arg-type]
+            raise forms.ValidationError("You can add and remove only permissions that you have yourself.")
+        return chosen
+
+
+def _choices(request: HttpRequest) -> list[tuple[str, str]]:
+    roles = grantable_roles(request.user)  # type: ignore[arg-type]
+    return [(name, f"{name}: {text}") for name, text in roles.items()]
+
+
+class AuditedAdmin(AuditedModelAdmin):
+    """An admin of users or groups that records changes. Each request is one transaction."""
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change=change, **kwargs)  # a new class for each request
+        form.request = request
+        return form
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        old = {name: _plain(form.initial.get(name)) for name in form.changed_data}
+        new = {name: _plain(form.cleaned_data.get(name)) for name in form.changed_data}
+        secrets = [name for name in form.changed_data if "password" in name]
+        if changes := diff(old, new, secrets=secrets):
+            _record(form.instance, "updated" if change else "created", changes)
+        end_personal_keys()
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        _record(obj, "deleted", {})
+        super().delete_model(request, obj)
+        end_personal_keys()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        with transaction.atomic():
+            # One by one: a bulk deletion would record nothing.
+            for row in queryset:
+                self.delete_model(request, row)
+
+
+def audited_password_change(get_user: Callable[[], Any], view: Callable[[], HttpResponse]) -> HttpResponse:
+    """Call the view of a password form. A redirect means that it succeeded, and is recorded."""
+    with transaction.atomic():
+        response = view()
+        if isinstance(response, HttpResponseRedirect):
+            _record(get_user(), "updated", {"password": REDACTED})
+    return response
+
+
+def _record(row: Model, verb: str, changes: Changes) -> None:
+    kind = str(row._meta.model_name)
+    record(action=f"{kind}.{verb}", object_kind=kind, object_name=str(row), changes=changes)
+
+
+def _plain(value: object) -> object:
+    """Return a form's value as JSON can hold it: rows by their names."""
+    if isinstance(value, (list, tuple, set, QuerySet)):
+        return sorted(str(item) for item in value)
+    return value
+
 
 _MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 _ROLE_NAMES = tuple(role.name for role in ROLES)

@@ -6,9 +6,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.key_batches import count_waiting_members
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import RevokedKey
+from runqy.accounts.operations import RevokedKey, count_waiting_members
 from runqy.accounts.validators import KEY_NAME, KEY_NAME_RULE, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
 from runqy.api.query_parameters import FlagParameter
 from runqy.api.serializers import (
@@ -22,8 +21,8 @@ from runqy.api.serializers import (
 )
 from runqy.audit.actors import ActorKind
 from runqy.core.api_keys import Identity, Role
+from runqy.core.formats.durations import RATE, RATE_EXAMPLES
 from runqy.core.formats.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
-from runqy.core.formats.rates import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid
 
 _ROLES = [role.value for role in Role]

@@ -1,4 +1,7 @@
-"""One connection to Redis on an event loop: one write per loop iteration, replies matched in order."""
+"""One connection to Redis on an event loop: one write per loop iteration, replies matched in order.
+
+Of large requests one is sent to a server at a time, and while it has one it may be silent for longer.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,23 @@ from typing import cast
 from hiredis import ProtocolError, Reader
 from redis.connection import DefaultParser
 
-from runqy.broker.connection.large_requests import LargeTraffic
+from runqy.broker.constants import LARGE_BYTES_PER_S
 from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import JOINED_BYTES, Data, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
+
+
+class LargeTraffic:
+    """The bytes of large requests to which a server has not replied, on all connections of a process."""
+
+    def __init__(self) -> None:
+        self.unanswered_bytes = 0
+
+    @property
+    def extra_s(self) -> float:
+        """How much longer than otherwise the server may be silent, on any connection: it runs one command at a time."""
+        return self.unanswered_bytes / LARGE_BYTES_PER_S
+
 
 _CHECKS = 8
 """How often within `reply_timeout_s` a connection is checked for silence."""

@@ -10,8 +10,7 @@ from typing import Any
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, as_unsent
-from runqy.broker.connection.large_requests import LargeTraffic
+from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, LargeTraffic, as_unsent
 from runqy.broker.constants import BULK_BYTES, LARGE_BYTES
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Data, Script, pack, pack_pieces

@@ -1,18 +1,25 @@
-"""Delete finished tasks whose time to live is over, in bounded slices."""
+"""Delete finished tasks whose time to live is over, in bounded slices, and uniqueness locks without a task.
+
+Go's runqy-worker leaves the locks of tasks that it deletes. They block nothing, as the next task takes them over, but
+those without an expiry would stay for good.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S, ARCHIVE_MAX_TASKS, BATCH_MAX_TASKS
+from runqy.broker.duties.orphans import has_go_workers
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.request import AnyBroker, Request
-from runqy.broker.scanning import for_each_queue, run_requests
+from runqy.broker.scanning import KeyScanner, for_each_queue, run_requests
 from runqy.broker.scripts import script
-from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.reader import remove_lookups
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +138,31 @@ async def delete_expired(
 
 def _decode_ids(ids: Sequence[bytes]) -> list[str]:
     return [task_id.decode(errors="replace") for task_id in ids]
+
+
+_LOCK_KEY = re.compile(r"asynq:\{([^{}]+)\}:unique:.*", re.DOTALL)
+
+
+def delete_stray_lock(queue: str, lock: str) -> Request[bool]:
+    """Delete a lock of a queue if it has no expiry and its task is gone; return whether it was deleted."""
+    call = script("delete_stray_lock")(lock=lock, task_prefix=QueueKeys.of(queue).task_prefix)
+    return Request((call,), lambda replies: replies[0] == 1)
+
+
+class StrayLockSearch:
+    """Scans all locks in bounded steps while Go workers are registered, and for an hour after the last one vanished."""
+
+    def __init__(self, step: int = 1000) -> None:
+        self._scanner = KeyScanner(f"{QueueKeys.of('*').lock_prefix}*", step, "string")
+
+    @property
+    def is_round_complete(self) -> bool:
+        return self._scanner.is_at_start
+
+    async def run_step(self, broker: Broker) -> int:
+        """Check the locks of the next step; return how many were deleted."""
+        if not await broker.send(has_go_workers()):
+            return 0
+        matches = [match for key in await self._scanner.next_keys(broker) if (match := _LOCK_KEY.fullmatch(key))]
+        outcomes = await run_requests(broker, {match[0]: delete_stray_lock(match[1], match[0]) for match in matches})
+        return sum(outcomes.values())

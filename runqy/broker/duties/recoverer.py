@@ -26,7 +26,7 @@ from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_log import RunInfo, make_details
 from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, ErrorClass
-from runqy.broker.tasks.failures import make_failure
+from runqy.broker.tasks.record import make_failure
 
 SLICE_SIZE = 500
 GROUP_SETS_PER_CALL = 10

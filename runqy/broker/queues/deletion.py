@@ -18,7 +18,7 @@ from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.ends import count_ends
-from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.reader import remove_lookups
 
 _LISTED = (
     *(TaskState.SCHEDULED, TaskState.RETRY, TaskState.PENDING, TaskState.ACTIVE),

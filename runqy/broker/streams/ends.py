@@ -1,7 +1,8 @@
 """The ends of tasks that are told to others: a stream of each Redis queue, from which maintenance moves them on.
 
-The scripts that end a task append to it (`lua/parts/append_end.lua`), also in a full Redis. It is never trimmed. Any
-worker of the queue can write there, so entries are validated when they are read.
+Who is told (`Notify`) is set when a task is enqueued, and carried in its hash to the entry about its end. The scripts
+that end a task append to the stream (`lua/parts/append_end.lua`), also in a full Redis. It is never trimmed. Any worker
+of the queue can write there, so entries are validated when they are read.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,45 @@ import msgspec
 
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import CANCELED
-from runqy.broker.notify import MAX_BYTES as NOTIFY_MAX_BYTES
-from runqy.broker.notify import Notify
 from runqy.broker.replies import Reply, read_number, replace_nul
 from runqy.broker.request import Request
 from runqy.broker.streams import entries
 from runqy.broker.streams.entries import StreamEntry
 from runqy.broker.streams.run_log import read_error
+
+NOTIFY_MAX_BYTES = 4096
+"""Of the encoded value. A worker can write any."""
+
+
+class Notify(msgspec.Struct, frozen=True, array_like=True):
+    """Who is told when a task ends. Fields are only appended, each with a default: tasks have been stored with it."""
+
+    endpoints: bool = False
+    """A webhook endpoint covers the queue."""
+    revision: int = 0
+    """The newest revision from which on one of them covers it: those that came later are not told."""
+    include_result: bool = False
+    url: str = ""
+    """The task's own webhook."""
+    events: tuple[str, ...] = ()
+    """The events that are sent to `url`."""
+    batch: str = ""
+    """The id of the batch that the task is a member of."""
+
+    def encode(self) -> bytes:
+        # Scripts look at the first byte alone (`lua/parts/append_end.lua`).
+        return (b"1" if self.include_result else b"0") + msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, content: bytes) -> "Notify":
+        """Raise ValueError."""
+        if len(content) > NOTIFY_MAX_BYTES:
+            raise ValueError("notify")
+        return _decode(content[1:])
+
+
+_decode = msgspec.msgpack.Decoder(Notify).decode
+
 
 MAX_RESULT_BYTES, MAX_ENDS_WITH_RESULTS = 20_480, 10_000
 """Larger results are left out, and all results while so many ends wait. `append_end.lua` has the numbers too."""

@@ -15,7 +15,7 @@ from runqy.broker.replies import Reply, read_number, read_time_ns, replace_nul
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
-from runqy.core.telemetry.request_ids import REQUEST_ID
+from runqy.core.telemetry.tracing import REQUEST_ID
 
 MAX_ENTRIES = 20_000
 """The length at which a stream drops its oldest entries. `log_run.lua` has the number too."""

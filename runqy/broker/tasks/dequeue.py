@@ -1,7 +1,9 @@
-"""Dequeue tasks for workers: the request and its result."""
+"""Dequeue tasks for workers: the order of their queues, the request and its result."""
 
+import random
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -16,8 +18,35 @@ from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.request import AnyBroker, Request, raise_error
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.tasks.lease import SUSPECT_DEATHS, Lease, LeasedTask
-from runqy.broker.tasks.queue_order import QueueWeight, order_queues
 from runqy.errors import RunqyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueWeight:
+    """A Redis queue that a worker serves, and its weight."""
+
+    queue: str
+    priority: int = 1
+
+
+def order_queues(priorities: Sequence[int], count: int, *, is_strict: bool) -> tuple[tuple[int, ...], ...]:
+    """Return for each slot the indexes of the queues in the order in which it tries them."""
+    positions = range(len(priorities))
+    if len(priorities) == 1:
+        return ((0,),) * count
+    if is_strict:
+        return (tuple(sorted(positions, key=lambda i: -priorities[i])),) * count
+    return tuple(tuple(sorted(positions, key=lambda i: _draw_order(priorities[i]))) for _ in range(count))
+
+
+def _draw_order(priority: int) -> float:
+    """Draw a random sort key. The probability that a queue comes first is its share of the sum of priorities.
+
+    asynq shuffles a list in which each queue stands as often as its priority; this has the same distribution without
+    the list.
+    """
+    return random.expovariate(max(priority, 1))
+
 
 _TOKEN_BYTES = 12
 

@@ -14,11 +14,11 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
-from runqy.broker.notify import Notify
 from runqy.broker.replies import Reply
 from runqy.broker.request import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
+from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import EndsFull, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, TaskAlreadyExists
 

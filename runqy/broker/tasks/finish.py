@@ -20,8 +20,8 @@ from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.ends import MAX_RESULT_BYTES
 from runqy.broker.streams.run_log import NO_INFO, RunInfo, make_details
-from runqy.broker.tasks.failures import make_failure
 from runqy.broker.tasks.lease import Lease
+from runqy.broker.tasks.record import make_failure
 from runqy.errors import LeaseLost, RunqyError
 
 DELETED_BY_TTL_S = 300

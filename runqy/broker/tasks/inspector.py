@@ -17,7 +17,7 @@ from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.run_log import make_details
 from runqy.broker.tasks.archive_reasons import ARCHIVED_ON_REQUEST
-from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.reader import remove_lookups
 
 
 class ActionOutcome(IntEnum):

@@ -1,9 +1,12 @@
-"""The record that a worker writes about itself, which the workers API shows, and its encoding in Redis."""
+"""The record that a worker writes about itself, which the workers API shows, and its encoding in Redis.
+
+With their heartbeats workers read what they are asked to do: drain, restart or replace their children, or stop.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated
@@ -11,9 +14,12 @@ from typing import Annotated
 import msgspec
 from google.protobuf.message import DecodeError
 
+from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo
 from runqy.broker.constants import HEARTBEAT_TTL_S
-from runqy.broker.replies import read_score
+from runqy.broker.replies import Reply, read_score
+from runqy.broker.request import Request
+from runqy.broker.scripts import command, script
 from runqy.core.formats.json_decoding import read_json
 
 RECORD_MAX_BYTES = 1 << 18
@@ -319,3 +325,44 @@ def _whole(text: str) -> int:
         return read_score(text) or 0
     except ValueError:
         return 0
+
+
+REQUEST_TTL_S = 86_400
+"""How long a request waits for a worker that cannot reach Redis."""
+
+
+class WorkerAction(StrEnum):
+    """What a worker can be asked to do."""
+
+    DRAIN = "drain"
+    """Dequeue no more tasks, and exit once those that run have ended."""
+    RESTART = "restart"
+    """Replace the children, each between two tasks."""
+    STOP = "stop"
+    """Stop as on SIGTERM."""
+    TAKE_TURN = "take_turn"
+    """Replace the children by others with the changed environment: it is the worker's turn. Of maintenance only."""
+
+
+def request_action(worker_id: str, action: WorkerAction, *, request_id: str) -> Request[None]:
+    """Ask a worker for an action. A worker carries out a request id once."""
+    call = script("request_worker")(
+        requests=keys.worker_requests(worker_id),
+        action=action.value,
+        request_id=request_id,
+        ttl_s=REQUEST_TTL_S,
+        channel=keys.CHANGED_CHANNEL,
+        worker_id=worker_id,
+    )
+    return Request((call,), lambda _: None, is_repeatable=True)
+
+
+def read_requests(worker_id: str) -> Request[Mapping[WorkerAction, str]]:
+    """Return the ids of the newest requests to a worker."""
+    key = keys.worker_requests(worker_id)
+
+    def parse(replies: Sequence[Reply]) -> Mapping[WorkerAction, str]:
+        pairs = zip(WorkerAction, replies[0], strict=True)
+        return {action: found.decode("utf-8", "replace") for action, found in pairs if found}
+
+    return Request((command("HMGET", key, *WorkerAction, key=key),), parse)

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from environs import EnvError, FileAwareEnv
 
-from runqy.core.formats import durations, rates, sizes
-from runqy.core.formats.rates import Rate
+from runqy.core.formats import durations, sizes
+from runqy.core.formats.durations import Rate
 from runqy.errors import choices_error
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def parse_rate(text: str) -> Rate | None:
     if text.lower() == "off":
         return None
     try:
-        return rates.parse_rate(text)
+        return durations.parse_rate(text)
     except ValueError as error:
         raise ValueError(f"{error}, and not off") from None
 

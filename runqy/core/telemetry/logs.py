@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from runqy.core.telemetry.request_ids import add_request_id
+from runqy.core.telemetry.tracing import add_request_id
 
 LEVELS = ("debug", "info", "warning", "error")
 

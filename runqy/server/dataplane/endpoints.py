@@ -50,9 +50,8 @@ from runqy.server.dataplane.responses import (
 from runqy.server.metrics.http_requests import observe_request
 from runqy.server.middleware import forwarded_client
 from tasks.api import hot_actions
-from tasks.api.calls import Call, HotAction, Result, waiting_client
+from tasks.api.calls import Call, HotAction, Result, parse_wait, waiting_client
 from tasks.api.streaming import StreamBody
-from tasks.api.waits import parse_wait
 from tasks.waiting import ResultWaiters
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from runqy.api.exceptions import PROBLEM_TYPE, problem, problem_headers
 from runqy.api.renderers import JSON_TYPE, encode_json
-from runqy.core.telemetry.request_ids import current_request_id
+from runqy.core.telemetry.tracing import current_request_id
 from runqy.errors import RunqyError
 from runqy.server.security_headers import cors_headers, security_headers
 from tasks.waiting_loop import ClosableIterator

@@ -25,7 +25,7 @@ from runqy.broker.health import (
 from runqy.configuration.documents import DocumentKind
 from runqy.configuration.publishing import PublicationProblem, find_publication_problem
 from runqy.configuration.snapshot import Snapshot, get_cache, get_snapshot
-from runqy.core.database.damage import find_damage
+from runqy.core.database.errors import find_damage
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.redis_connection import get_broker
 from vaults.queries import is_unlocked

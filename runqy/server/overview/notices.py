@@ -9,7 +9,7 @@ from alerts.kinds import AlertLevel
 from alerts.links import get_alert_link
 from alerts.queries import count_open, list_unresolved
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
-from runqy.admin_site.links import changelist_url
+from runqy.admin_site.labels import changelist_url
 from runqy.configuration.snapshot import get_snapshot
 from runqy.server.overview.queue_counts import OverviewCounts
 from vaults.queries import is_unlocked

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog
-from runqy.admin_site.links import changelist_url
+from runqy.admin_site.labels import changelist_url
 from runqy.admin_site.page_cache import get_or_read
 from runqy.admin_site.times import format_absolute
 from runqy.broker.states import TaskState

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from queues.catalog import QueueCatalog
-from runqy.admin_site.links import changelist_url
+from runqy.admin_site.labels import changelist_url
 from runqy.admin_site.page_cache import get_or_read
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running

@@ -20,7 +20,7 @@ from queues.operations import change_queue, save_queue
 from queues.releases import redeploy_queue, roll_back
 from queues.webhook_secrets import sign
 from runqy.broker.broker import Broker
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec
 from tests.support.audit import audit_records

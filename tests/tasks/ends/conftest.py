@@ -8,8 +8,8 @@ import pytest
 from queues.models import QueueSource
 from queues.operations import save_queue as save_spec
 from runqy.broker.broker import Broker
-from tasks.ends import collector
-from tasks.ends.collector import CollectedEnd
+from tasks import ends as collector
+from tasks.ends import CollectedEnd
 from tests.queues.samples import spec
 
 

@@ -10,13 +10,12 @@ from queues.deletion import delete_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.keys import UNREAD_ENDS, QueueKeys
-from runqy.broker.notify import Notify
-from runqy.broker.streams.ends import count_ends
+from runqy.broker.streams.ends import Notify, count_ends
 from runqy.broker.tasks.finish import complete
 from runqy.maintenance.models import FailedRow
+from tasks import ends as collector
 from tasks.duties import TaskEnds
-from tasks.ends import collector
-from tasks.ends.collector import CollectedEnd, EndsCollector
+from tasks.ends import CollectedEnd, EndsCollector
 from tasks.transactions import BatchSize
 from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take_one

@@ -11,10 +11,9 @@ from runqy.broker.duties.janitor import ArchiveCursors, delete_expired
 from runqy.broker.duties.pending_timeouts import archive_all_timed_out
 from runqy.broker.duties.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.keys import QueueKeys
-from runqy.broker.notify import Notify
 from runqy.broker.queues.deletion import delete_redis_queue, forget_unread_ends, read_unread_ends
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS, MAX_RESULT_BYTES, EndOutcome, TaskEnd, read_ends
+from runqy.broker.streams.ends import MAX_ENDS_WITH_RESULTS, MAX_RESULT_BYTES, EndOutcome, Notify, TaskEnd, read_ends
 from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks import enqueue as enqueue_module
 from runqy.broker.tasks import enqueue_batch

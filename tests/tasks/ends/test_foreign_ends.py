@@ -10,8 +10,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.notify import Notify
-from runqy.broker.streams.ends import count_ends
+from runqy.broker.streams.ends import Notify, count_ends
 from tasks.duties import ForeignEnds
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of

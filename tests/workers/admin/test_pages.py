@@ -11,8 +11,7 @@ from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
-from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
-from runqy.broker.workers.requests import read_requests
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState, read_requests
 from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.audit import audit_records

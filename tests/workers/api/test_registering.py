@@ -18,7 +18,7 @@ from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.core.api_keys import Identity, Role
 from runqy.core.environment.connection_urls import parse_redis_url
-from runqy.core.formats.rates import Rate
+from runqy.core.formats.durations import Rate
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.configuration.support import away, elsewhere

@@ -10,8 +10,7 @@ from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
 from runqy.broker.workers.heartbeats import write_heartbeat, write_refusal
-from runqy.broker.workers.records import LOST_AFTER_S, WorkerRecord
-from runqy.broker.workers.requests import WorkerAction, read_requests
+from runqy.broker.workers.records import LOST_AFTER_S, WorkerAction, WorkerRecord, read_requests
 from runqy.core.api_keys import Role
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem

@@ -21,7 +21,7 @@ from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.environment import WORKER_KEY
 from tests.support.redis_client import redis_of
-from workers import lost_tasks
+from workers import queries
 
 RECORD = WorkerRecord(
     worker_id="worker:1",
@@ -200,8 +200,8 @@ def test_a_worker_is_lost_a_minute_after_its_last_heartbeat_and_listed_for_a_day
 def test_a_lost_worker_needs_no_database_to_be_listed(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = get_broker()
     broker.run(write_heartbeat(RECORD, [running("t1", 1)], now_ns=(broker.now_s() - 2 * LOST_AFTER_S) * 10**9))
-    monkeypatch.setattr(lost_tasks, "list_lost_runs", Mock(side_effect=OperationalError))
-    monkeypatch.setattr(lost_tasks, "find_last_ends", Mock(side_effect=OperationalError))
+    monkeypatch.setattr(queries, "list_lost_runs", Mock(side_effect=OperationalError))
+    monkeypatch.setattr(queries, "find_last_ends", Mock(side_effect=OperationalError))
 
     (lost,) = content(client, "/api/cli/workers")["lost"]
 

@@ -1,13 +1,25 @@
-"""Rules for changing users: users cannot grant more than they have, and one admin always remains."""
+"""Rules for changing users: users cannot grant more than they have, and one admin always remains.
+
+Also what users choose for themselves, and audit records of users that management commands create or change. The admin
+records its own changes.
+"""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, tzinfo
+from typing import Any
 
 from django.contrib.auth.models import Group, Permission, User
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.db.models.signals import pre_save
 
+from runqy.accounts.models import UserSettings
 from runqy.admin_site.roles import ROLES
+from runqy.audit.actors import ActorKind, current_actor
+from runqy.audit.operations import diff, record
 from runqy.core.api_keys import Role
+from runqy.core.formats.timestamps import get_zone
 
 SUPERUSER = "superuser"
 _ADMIN = "admin"
@@ -120,3 +132,54 @@ def _permissions_of_roles() -> Mapping[str, set[str]]:
 def _permission_names(permissions: Iterable[Permission]) -> set[str]:
     rows = permissions.values_list("content_type__app_label", "codename")  # type: ignore[attr-defined]
     return {f"{app}.{codename}" for app, codename in rows}
+
+
+def find_time_zone(user: Any) -> str:
+    """Return the name of the zone that a user chose; empty if there is none."""
+    return UserSettings.objects.filter(user=user).values_list("time_zone", flat=True).first() or ""
+
+
+def get_time_zone(user: Any) -> tzinfo:
+    """Return the zone in which a user reads times: UTC without a choice, or if the zone is no longer known."""
+    with suppress(ValueError):
+        return get_zone(find_time_zone(user))
+    return UTC
+
+
+def save_time_zone(user: User, name: str) -> None:
+    before = find_time_zone(user)
+    if before == name:
+        return
+    with transaction.atomic():
+        UserSettings.objects.update_or_create(user=user, defaults={"time_zone": name})
+        changes = diff({"time_zone": before}, {"time_zone": name})
+        record(action="user.updated", object_kind="user", object_name=user.get_username(), changes=changes)
+
+
+def remember_browser_zone(user: User, name: str) -> None:
+    """Choose the zone of the browser for a user who has not chosen one."""
+    with suppress(ValueError):
+        UserSettings.objects.get_or_create(user=user, defaults={"time_zone": get_zone(name).key})
+
+
+_FIELDS = ("username", "first_name", "last_name", "email", "is_staff", "is_active", "is_superuser", "password")
+
+
+def record_changes_by_commands() -> None:
+    """Connect a receiver to Django's signal, because `createsuperuser` and `changepassword` call no code of runqy."""
+    pre_save.connect(_record_change, sender=User, dispatch_uid="runqy.user_changed")
+
+
+def _record_change(sender: object, instance: User, raw: bool, **_: Any) -> None:
+    # Before it is saved, so that no change is without its record.
+    if raw or current_actor().kind is not ActorKind.COMMAND:
+        return
+    stored = User.objects.filter(pk=instance.pk).first()
+    changes = diff(_state(stored) if stored else {}, _state(instance), secrets=("password",))
+    if changes:
+        verb = "updated" if stored else "created"
+        record(action=f"user.{verb}", object_kind="user", object_name=instance.get_username(), changes=changes)
+
+
+def _state(user: User) -> dict[str, object]:
+    return {name: value for name in _FIELDS if (value := getattr(user, name)) != ""}

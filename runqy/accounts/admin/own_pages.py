@@ -1,20 +1,50 @@
-"""The page of a user's own API keys, with at most the rights of the user."""
+"""The pages of a user's own: what they choose for themselves, and their API keys with at most their rights."""
 
 from typing import Any, cast
 
-from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django import forms
+from django.contrib import admin, messages
+from django.forms import Script
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from runqy.accounts.admin.key_forms import LIFETIMES, ON_A_DAY, ROLES, ApiKeyForm
 from runqy.accounts.admin.keys import ApiKeyAdmin, get_server_url
-from runqy.accounts.models import ApiKey
+from runqy.accounts.models import ApiKey, UserSettings
 from runqy.accounts.operations import create_api_key
 from runqy.accounts.queries import list_personal_keys
-from runqy.accounts.staff_rules import list_key_roles
+from runqy.accounts.users import find_time_zone, list_key_roles, save_time_zone
+from runqy.admin_site.base_admin import StyledModelForm
+from runqy.core.formats.timestamps import list_zones
 from runqy.errors import ApiKeyInvalid
+
+
+class OwnSettingsForm(StyledModelForm):
+    """The time zone."""
+
+    class Meta:
+        model = UserSettings
+        fields = ("time_zone",)
+        # Browsers search the list of the page for what is typed.
+        widgets = {"time_zone": forms.TextInput({"list": "time-zones", "autocomplete": "off", "spellcheck": "false"})}
+
+    class Media:
+        js = (Script("admin_site/time_zone.js", defer=True),)
+
+
+def own_settings(request: HttpRequest) -> HttpResponse:
+    """Show and save what the user chose."""
+    user: Any = request.user
+    form = OwnSettingsForm(request.POST or None, initial={"time_zone": find_time_zone(user) or "UTC"})
+    if request.method == "POST" and form.is_valid():
+        save_time_zone(user, form.cleaned_data["time_zone"])
+        messages.success(request, f"Times are in {form.cleaned_data['time_zone']}.")
+        return HttpResponseRedirect(reverse("admin_own_settings"))
+    context = {**admin.site.each_context(request), "title": "My settings", "form": form, "zones": list_zones()}
+    return TemplateResponse(request, "accounts/own_settings.html", context)
+
 
 _URL_NAME = "admin_own_keys"
 

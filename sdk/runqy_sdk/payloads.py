@@ -82,9 +82,15 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
             return _convert(value, type(None) if arg is None else arg, path)
         except PayloadInvalid as error:
             problems.append(error)
-    # The last problem is of `X` in `None | X`, and of the last one where a union has several types.
-    deepest = max(problems, key=lambda error: len(str(error).partition(": ")[0]))
-    raise deepest
+    # The deepest problem is of the alternative that was meant. Where several are as deep, any of them may be.
+    paths = [str(problem).partition(": ")[0] for problem in problems]
+    deepest = max(paths, key=len)
+    meant = [str(problem) for problem, path in zip(problems, paths, strict=True) if len(path) == len(deepest)]
+    head, _, got = meant[-1].partition(", got ")
+    expected = [problem.partition(": expected ")[2].partition(", got ")[0] for problem in meant]
+    if len(meant) == 1 or not (got and all(expected)):
+        raise PayloadInvalid(meant[-1])
+    raise PayloadInvalid(f"{head.partition(': ')[0]}: expected {' or '.join(expected)}, got {got}")
 
 
 def _convert_collection(value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:

@@ -188,7 +188,7 @@ def clone(folder: Path) -> None:
     """Clone the repository, with an environment that is complete and therefore not made anew."""
     subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(folder)], check=True)
     link_environment(folder / ".venv")
-    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "sdk/pyproject.toml"):
         os.utime(folder / name, (0, 0))
 
 

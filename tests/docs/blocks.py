@@ -1,4 +1,4 @@
-"""The code blocks of a page, and what a comment above one says of it. docs/contributing/writing-documentation.md describes the comments."""
+"""The code blocks of a page, and what a comment above one says of it: docs/contributing/writing-documentation.md."""
 
 import re
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Every shell block and every Python block of the documentation runs, or says above it why it does not.
 
-The blocks of a page run in order, in one shell; docs/contributing/writing-documentation.md describes what comments above them mean.
+The blocks of a page run in order, in one shell. docs/contributing/writing-documentation.md says what the comments above
+them mean.
 """
 
 import os

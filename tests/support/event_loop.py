@@ -27,7 +27,8 @@ TEST = "test"
 TEST_SLEEP_S = 15.0
 """How long such a task may sleep, since tests use servers without the loop."""
 START_OF_PROCESS_S = 0.5
-"""How long a callback that starts a process may sleep. It waits until the process runs, which a busy machine delays."""
+"""How long a callback that starts a process may compute and sleep: the kernel copies the page tables of a test process,
+which are large, and the callback waits until the process runs, which a busy machine delays."""
 
 
 class Surroundings(NamedTuple):
@@ -125,15 +126,10 @@ def held_up_s(before: Reading, after: Reading) -> tuple[float, float]:
     others_computed_s = after.process - before.process - computed_s
     others_waited_ns = sum(ns - then.runnable.get(thread, 0) for thread, ns in now.runnable.items())
     has_lost_track = not then.runnable.keys() <= now.runnable.keys()  # of a thread that ended meanwhile
-    is_start_of_process = not now.children <= then.children
-    excused_s = (
-        others_computed_s
-        + others_waited_ns / 1e9
-        + (now.stolen - then.stolen)
-        + (START_OF_PROCESS_S if is_start_of_process else 0)
-    )
+    start_s = 0.0 if now.children <= then.children else START_OF_PROCESS_S
+    excused_s = others_computed_s + others_waited_ns / 1e9 + (now.stolen - then.stolen) + start_s
     blocked_s = 0.0 if has_lost_track else max(slept_s - excused_s, 0)
-    return computed_s - (after.collections - before.collections), blocked_s
+    return max(computed_s - (after.collections - before.collections) - start_s, 0.0), blocked_s
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):

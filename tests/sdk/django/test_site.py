@@ -75,9 +75,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
 def test_a_site_resizes_uploads(
     web: WebProcess, single_broker: Broker, tmp_path: Path, python_versions: tuple[str, ...], django_version: list[int]
 ) -> None:
-    (runqy,) = release_wheels().glob("runqy-*.whl")
+    wheels = map(str, release_wheels().glob("*.whl"))  # of runqy, and of the SDK that it needs
     python = make_environment(
-        tmp_path / "worker", python_versions, ["-r", str(ROOT / "requirements-worker.txt"), str(runqy)]
+        tmp_path / "worker", python_versions, ["-r", str(ROOT / "requirements-worker.txt"), *wheels]
     )
     repository, data = Repository(tmp_path / "gallery.git"), tmp_path / "data"
     repository.commit({str(path.relative_to(SITE)): path.read_bytes() for path in SITE.rglob("*.*") if path.is_file()})

@@ -49,6 +49,11 @@ def find_unmet_conditions(root: Path, version: str) -> Iterator[str]:
     """Yield what keeps HEAD from being the release of a version, and what to do."""
     if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", version):
         yield f"pyproject.toml: the version {version} is not of a release. Use X.Y.Z, or X.Y.ZrcN before it."
+    dependencies = tomllib.loads((root / "pyproject.toml").read_text())["project"].get("dependencies", ())
+    sdk_version = read_sdk_version(root)
+    for pin in dependencies:
+        if pin.startswith("runqy-sdk") and not pin.endswith(f"=={sdk_version}"):
+            yield f"pyproject.toml depends on {pin}, and sdk/pyproject.toml has version {sdk_version}. Name that."
     if changes := git(root, "status", "--porcelain"):
         yield f"{len(changes.splitlines())} files have changes that are not committed. Commit or stash them."
     heading = re.search(r"^## \[(.+?)\] - (.+)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -89,9 +94,14 @@ def build_packages(source: Path, built: Path) -> None:
         shutil.copy(source / name, built)
 
 
+def read_sdk_version(root: Path) -> str:
+    version: str = tomllib.loads((root / "sdk/pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
 def write_requirements(built: Path, version: str) -> None:
     """Add runqy and its SDK to the pinned packages, so that one command installs it and checks every hash."""
-    sdk_version = tomllib.loads((ROOT / "sdk/pyproject.toml").read_text())["project"]["version"]
+    sdk_version = read_sdk_version(ROOT)
     for name, package in REQUIREMENTS.items():
         with (built / name).open("a") as file:
             for requirement, stem in (

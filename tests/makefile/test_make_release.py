@@ -72,8 +72,9 @@ def release(root: Path) -> "subprocess.CompletedProcess[str]":
 def test_unmet_conditions_are_reported_with_what_to_do(repository: Path) -> None:
     reports = []
 
-    (repository / "README.md").write_text("Two queues.\n")
+    (repository / "pyproject.toml").write_text(f'{PYPROJECT}dependencies = ["runqy-sdk[client]==0.2.0"]\n')
     reports.append(release(repository).stderr.splitlines())
+    (repository / "pyproject.toml").write_text(f'{PYPROJECT}dependencies = ["runqy-sdk[client]==0.3.0"]\n')
     (repository / "CHANGELOG.md").write_text(f"## [1.2.0] - {date.today()}\n")  # noqa: DTZ011 (as written by hand)
     commit(repository)
     git(repository, "tag", "v1.2.0")
@@ -84,6 +85,7 @@ def test_unmet_conditions_are_reported_with_what_to_do(repository: Path) -> None
     first, lightweight, elsewhere = reports
     assert first == [
         "HEAD is not the release 1.2.0:",
+        "- pyproject.toml depends on runqy-sdk[client]==0.2.0, and sdk/pyproject.toml has version 0.3.0. Name that.",
         "- 1 files have changes that are not committed. Commit or stash them.",
         "- CHANGELOG.md: the newest section is '## [1.2.0] - unreleased'. "
         f"Name the version and the day of the release: '## [1.2.0] - {date.today()}'.",  # noqa: DTZ011

@@ -142,9 +142,10 @@ def _is_not_limited(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def document() -> str:
+def document(django_db_setup: None, django_db_blocker: Any) -> str:
     """Return the schema that Django serves, as JSON; to generate and to parse it takes longer than many examples."""
-    return json.dumps(schemathesis.openapi.from_wsgi("/api/schema/", application).raw_schema)
+    with django_db_blocker.unblock():  # a request looks at the connections that tests before left
+        return json.dumps(schemathesis.openapi.from_wsgi("/api/schema/", application).raw_schema)
 
 
 @pytest.fixture

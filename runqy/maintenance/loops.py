@@ -7,7 +7,6 @@ database does, makes no other one wait.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -190,11 +189,11 @@ class DutyRunner:
 
 
 def run_duties(
-    duties: Sequence[Duty], get_broker: Callable[[], Broker], stop: threading.Event, *, grace_s: float = 5.0
+    duties: Sequence[Duty], get_broker: Callable[[], Broker], wait: Callable[[], object], *, grace_s: float = 5.0
 ) -> None:
-    """Run duties until `stop` is set. Then wait at most `grace_s` for their ticks."""
+    """Run duties until `wait` returns. Then wait at most `grace_s` for their ticks."""
     runner = DutyRunner(duties, get_broker)
     loop_thread().run(runner.start(), START_S)
-    stop.wait()
+    wait()
     with suppress(DeadlineExceeded, LoopStopped):  # one blocks the event loop
         loop_thread().run(runner.stop(grace_s), grace_s + CANCEL_S)

@@ -63,7 +63,7 @@ def run(broker: Broker, *duties: Duty, stop: threading.Event, grace_s: float = 6
     started = time.monotonic()
     timer = threading.Timer(FORCED_END_S, stop.set)
     timer.start()
-    run_duties(duties, lambda: broker, stop, grace_s=grace_s)
+    run_duties(duties, lambda: broker, stop.wait, grace_s=grace_s)
     timer.cancel()
     return time.monotonic() - started
 

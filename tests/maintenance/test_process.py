@@ -1,5 +1,6 @@
 """The maintenance process."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -63,6 +64,18 @@ def test_it_lists_its_duties_and_stops_at_sigterm(single_broker: Broker, start: 
     assert {"forwarder", "audit_recorder", "run_history"} <= {*first_line.removeprefix("Running duties: ").split(", ")}
     on_a_busy_machine = ("broker_unavailable", "duty_resumed", "broker_available")
     assert [line for line in errors.splitlines() if not any(event in line for event in on_a_busy_machine)] == []
+    assert process.returncode == 0
+
+
+def test_a_signal_that_the_kernel_gives_to_another_thread_stops_it(single_broker: Broker, start: Start) -> None:
+    process = start()
+    make_due(single_broker, 1, "t")
+    wait_until(lambda: redis_of(single_broker).llen(KEYS.pending) == 1, timeout_s=60)
+    threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+
+    os.kill(next(thread for thread in threads if thread != process.pid), signal.SIGTERM)
+
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 

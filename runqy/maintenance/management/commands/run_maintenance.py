@@ -2,7 +2,8 @@
 
 import gc
 import signal
-import threading
+import socket
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -19,13 +20,16 @@ class Command(BaseCommand):
     help = "Run the maintenance duties until SIGTERM or SIGINT. Several processes may run at once."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stop = threading.Event()
+        # Not an Event: the kernel may give the signal to another thread, and nothing would end the wait of this one.
+        stop, arrived = socket.socketpair()
+        arrived.setblocking(False)
+        signal.set_wakeup_fd(arrived.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: None)  # what is written to the descriptor ends `recv`
         start_tracing("runqy-maintenance")
         duties = make_duties()
         self.stdout.write(f"Running duties: {', '.join(duty.name for duty in duties)}.")
         self.stdout.flush()
         gc.collect()
         gc.freeze()  # a full collection that traverses Django's objects takes 100 ms, in which no duty runs
-        run_duties(duties, get_broker, stop)
+        run_duties(duties, get_broker, partial(stop.recv, 1))

@@ -119,7 +119,7 @@ def create(  # noqa: PLR0913 (each is an option of the command)
         if not sender.batch:
             raise CliError("No job is valid, and no batch was created.")
         if close:
-            created = session.api.post(f"{_path(sender.batch)}/close", {})
+            created = sender.close()
     else:
         created = session.api.post("/batches", body | ({"close": True} if close else {}))
         note_warnings(session, created)

@@ -3,7 +3,8 @@
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 from urllib.parse import quote
@@ -199,12 +200,23 @@ class BatchSender(LineSender):
 
     def send_all(self, lines: Iterable[Line], *, size: int = 0) -> None:
         """Send all lines. Raise CliError; then standard error has the id of the batch, and how to continue."""
-        try:
+        with self._noted("Add the others by `runqy batch add`, or cancel it."):
             super().send_all(lines, size=size or PART)
+
+    def close(self) -> dict[str, Any]:
+        """Close the batch, and return it. Raise CliError, as `send_all`."""
+        with self._noted("Close it by `runqy batch close`."):
+            return self.session.api.post(f"{_path(self.batch)}/close", {})
+
+    @contextmanager
+    def _noted(self, advice: str) -> Generator[None, None, None]:
+        """Say what exists, and how to go on, if the block fails or is interrupted."""
+        try:
+            yield
         except (CliError, KeyboardInterrupt):
             if self.batch:
                 where = f"Batch {self.batch} is open, with the lines through {self.done_through} of {self.source}"
-                self.session.out.note(f"{where}. Add the others by `runqy batch add`, or cancel it.")
+                self.session.out.note(f"{where}. {advice}")
             raise
 
     def send(self, lines: Sequence[Line]) -> Operation[None]:

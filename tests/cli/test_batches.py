@@ -16,7 +16,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.cli import line_sending, targets
 from runqy.cli.client import Client
-from runqy.cli.errors import ExitCode
+from runqy.cli.errors import ExitCode, ServerError
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
@@ -106,6 +106,19 @@ def test_no_batch_is_left_if_no_line_is_valid(admin: Run, file: str, monkeypatch
 
     assert (result.exit_code, Batch.objects.exists()) == (ExitCode.FAILED, False)
     assert "no batch was created" in result.stderr
+
+
+def test_a_batch_that_cannot_be_closed_is_named(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str, body: object) -> None:
+        raise ServerError(f"{path} cannot be reached", code="unreachable")
+
+    monkeypatch.setattr(Client, "post", lambda _, path, body: fail(path, body))
+
+    result = admin("batch", "create", file, "-q", "mail", "--close")
+
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert f"Batch {Batch.objects.get().pk} is open" in result.stderr
+    assert "Close it by `runqy batch close`." in result.stderr
 
 
 def test_a_batch_that_cannot_be_filled_is_named(admin: Run, file: str, monkeypatch: pytest.MonkeyPatch) -> None:

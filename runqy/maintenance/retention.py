@@ -12,8 +12,8 @@ from runqy.maintenance.base import DatabaseDuty, register
 from runqy.maintenance.failed_rows import RowFailures
 
 ROWS_AT_ONCE = 1000
-TICK_MAX_S = 10.0
-"""How long a tick continues while there is more to delete."""
+KIND_MAX_S = 5.0
+"""How long a tick continues with rows of one kind while there are more: another kind waits no longer for its turn."""
 
 _Find = Callable[[], QuerySet[Any]]
 _Delete = Callable[[QuerySet[Any]], object]
@@ -38,14 +38,15 @@ class RetentionRunner(DatabaseDuty):
     interval_s = 60.0
 
     def run(self, broker: Broker) -> None:
-        until_s = clock.monotonic_s() + TICK_MAX_S
         _failures.begin_pass()
         for model, find, delete in _registered:
             with _failures.isolate(model.__name__, name=f"old rows of {model.__name__}"):
-                _delete_all(model, find, delete, until_s)
+                _delete_all(model, find, delete)
 
 
-def _delete_all(model: type[Model], find: _Find, delete: _Delete, until_s: float) -> None:
+def _delete_all(model: type[Model], find: _Find, delete: _Delete) -> None:
+    until_s = clock.monotonic_s() + KIND_MAX_S
+
     def delete_rows(keys: Sequence[Any]) -> None:
         with transaction.atomic():
             delete(model._default_manager.filter(pk__in=keys).only("pk"))

@@ -1,5 +1,7 @@
 """What is no longer kept is deleted; what cannot be deleted keeps nothing else."""
 
+from typing import Any
+
 import pytest
 from django.db import DatabaseError
 from django.db.models import QuerySet
@@ -79,7 +81,7 @@ def test_a_database_that_is_away_is_no_row_that_fails(single_broker: Broker) -> 
     assert not FailedRow.objects.exists()
 
 
-def test_a_tick_that_takes_long_leaves_the_rest_to_the_next_one(
+def test_rows_of_one_kind_leave_the_rest_to_the_next_tick_and_the_others_their_time(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_alerts("a", "b", "c")
@@ -87,15 +89,19 @@ def test_a_tick_that_takes_long_leaves_the_rest_to_the_next_one(
     monkeypatch.setattr(clock, "monotonic_s", lambda: sum(passed_s))
     monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
 
-    def delete(alerts: QuerySet[Alert]) -> None:
+    def delete(alerts: QuerySet[Any]) -> None:
         alerts.delete()
-        passed_s.append(retention.TICK_MAX_S / 2)
+        passed_s.append(retention.KIND_MAX_S / 2)
 
+    for queue in ("a", "b", "c"):
+        QueueSnooze.objects.create(queue=queue, until=timezone.now())
     register_retention(Alert, find_alerts, delete)
+    register_retention(QueueSnooze, QueueSnooze.objects.all, delete)
 
     RetentionRunner().run_tick(single_broker)
 
     assert left() == ["c"]
+    assert QueueSnooze.objects.count() == 1
 
 
 def test_a_tick_ends_although_nothing_can_be_deleted(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,14 @@ def _describe(problem: Any) -> str:
     return f"payload{path}: {problem['msg']}"
 
 
+class _Mismatch(PayloadInvalid):
+    """A value of another type or another choice than expected."""
+
+    def __init__(self, path: str, expected: str, got: str) -> None:
+        super().__init__(f"{path}: expected {expected}, got {got}")
+        self.path, self.expected, self.got = path, expected, got
+
+
 def _convert(value: Any, annotation: Any, path: str) -> Any:  # noqa: PLR0911 (a case for each kind of type)
     """Return a value as a type of the standard library."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -52,7 +60,7 @@ def _convert(value: Any, annotation: Any, path: str) -> Any:  # noqa: PLR0911 (a
         return _convert_union(value, args, path)
     if origin is typing.Literal:
         if value not in args or type(value) not in {type(arg) for arg in args}:
-            raise PayloadInvalid(f"{path}: expected one of {', '.join(map(repr, args))}, got {value!r:.60}")
+            raise _Mismatch(path, f"one of {', '.join(map(repr, args))}", f"{value!r:.60}")
         return value
     if origin in (list, tuple, dict):
         return _convert_collection(value, origin, args, path)
@@ -71,7 +79,7 @@ def _convert(value: Any, annotation: Any, path: str) -> Any:  # noqa: PLR0911 (a
             return annotation(value)
         except ValueError:
             allowed = ", ".join(repr(member.value) for member in annotation)
-            raise PayloadInvalid(f"{path}: expected one of {allowed}, got {value!r:.60}") from None
+            raise _Mismatch(path, f"one of {allowed}", f"{value!r:.60}") from None
     return _check_type(value, annotation, path)
 
 
@@ -83,14 +91,12 @@ def _convert_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         except PayloadInvalid as error:
             problems.append(error)
     # The deepest problem is of the alternative that was meant. Where several are as deep, any of them may be.
-    paths = [str(problem).partition(": ")[0] for problem in problems]
-    deepest = max(paths, key=len)
-    meant = [str(problem) for problem, path in zip(problems, paths, strict=True) if len(path) == len(deepest)]
-    head, _, got = meant[-1].partition(", got ")
-    expected = [problem.partition(": expected ")[2].partition(", got ")[0] for problem in meant]
-    if len(meant) == 1 or not (got and all(expected)):
-        raise PayloadInvalid(meant[-1])
-    raise PayloadInvalid(f"{head.partition(': ')[0]}: expected {' or '.join(expected)}, got {got}")
+    depths = [len(str(problem).partition(": ")[0]) for problem in problems]
+    meant = [problem for problem, depth in zip(problems, depths, strict=True) if depth == max(depths)]
+    mismatches = [problem for problem in meant if isinstance(problem, _Mismatch)]
+    if len(mismatches) < len(meant):
+        raise meant[-1]
+    raise _Mismatch(mismatches[-1].path, " or ".join(each.expected for each in mismatches), mismatches[-1].got)
 
 
 def _convert_collection(value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
@@ -101,7 +107,7 @@ def _convert_collection(value: Any, origin: Any, args: tuple[Any, ...], path: st
         return {name: _convert(item, args[1], f"{path}.{name}") for name, item in value.items()}
     if origin is tuple and args[-1:] != (...,):
         if len(value) != len(args):
-            raise PayloadInvalid(f"{path}: expected {len(args)} items, got {len(value)}")
+            raise _Mismatch(path, f"{len(args)} items", str(len(value)))
         return tuple(_convert(item, arg, f"{path}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
     return cast("Any", origin)(_convert(item, args[0], f"{path}[{i}]") for i, item in enumerate(value))
 
@@ -138,7 +144,7 @@ def _check_type(value: Any, expected: Any, path: str) -> Any:
     allowed = _NUMBERS.get(expected, (expected,))
     is_bool_as_number = isinstance(value, bool) and expected is not bool
     if is_bool_as_number or not isinstance(value, allowed):
-        raise PayloadInvalid(f"{path}: expected {_name(expected)}, got {_name(cast('type', type(value)))}")
+        raise _Mismatch(path, _name(expected), _name(cast("type", type(value))))
     return float(value) if expected is float and isinstance(value, int) else value
 
 

@@ -154,7 +154,7 @@ class ChildSlot:
     def count_room(self, pace: RunPace, refill_s: float) -> int:
         """Return how many tasks, or batches, the child can be sent now if it accepts them."""
         child = self._child
-        if child is None or not self.is_open or self.has_suspect:
+        if child is None or not self.is_open:
             return 0
         room, ready = self._limit - len(self._batches), child.ready
         # A child of the first version reads the next task only after its response, so it may wait in the pipe. It
@@ -165,7 +165,8 @@ class ChildSlot:
 
     def accepts(self, run: Run) -> bool:
         """Return whether a run may be sent beside those that the child has. One that may kill its child runs alone."""
-        return run.task_id not in self._runs_by_id and not (self._batches and run.task.is_suspect)
+        is_beside_suspect = self.has_suspect or (self._batches and run.task.is_suspect)
+        return not (is_beside_suspect or run.task_id in self._runs_by_id)
 
     def _count_ahead(self, pace: RunPace, wait_s: float) -> int:
         return pace.count_ahead(wait_s, slots=self._limit, batches=self._batches[: self._begun])

@@ -262,9 +262,8 @@ class LongRunningPool:
                 continue
             if slot is None or not (count := self._count_members(slot)):
                 break
-            is_sent = self._send(slot, [self._waiting.popleft() for _ in range(count)])
-            if is_sent:
-                room[slot] = 0 if first.task.is_suspect else room[slot] - 1
+            if self._send(slot, [self._waiting.popleft() for _ in range(count)]):
+                room[slot] -= 1
         if self._waiting and (self._waits_for_suspect or any(slot.has_suspect for slot in self._slots)):
             self._requeue_excess()
 

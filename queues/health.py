@@ -12,6 +12,7 @@ R = TypeVar("R", bound="Callable[[Collection[str]], Mapping[str, QueueActivity]]
 
 _STEADY = 0.01
 """A backlog that changes by less than this part of it per minute is steady."""
+VAULT_PROBLEM = "vault problem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,6 @@ NO_COUNTS = Health(text="unknown", level=HealthLevel.UNKNOWN, detail="Redis is u
 NOT_WATCHED = Health(
     text="unknown", level=HealthLevel.UNKNOWN, detail="No maintenance process runs, so nothing looks for problems."
 )
-VAULT_PROBLEM = "vault problem"
 
 
 def list_health(

@@ -26,6 +26,9 @@ from runqy.core.preconditions import Precondition, accept_any
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound, RunqyError
 from vaults.queries import find_git_token_error
 
+_NOT_DEFINED = ("source", "file_digest", "file_path", "replacements", "webhook_secret", "git_hook_secret")
+"""Columns that may change although the definition does not."""
+
 log = structlog.get_logger()
 
 
@@ -243,10 +246,6 @@ def _save_one(
         for error in save_queues(change, [save], source=source).values():
             raise error
     return row
-
-
-_NOT_DEFINED = ("source", "file_digest", "file_path", "replacements", "webhook_secret", "git_hook_secret")
-"""Columns that may change although the definition does not."""
 
 
 def _store(change: Change, save: QueueSave, source: QueueSource | None, owners: NameOwners) -> QueueSpec:

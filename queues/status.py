@@ -43,6 +43,7 @@ from runqy.configuration.publishing import SyncStatus
 from runqy.errors import BrokerUnavailable
 
 UNTOLD_WARNING = "Ends of tasks in the queue {} that Go's workers run are not told: its redis_storage is false."
+HISTORY_DAYS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,9 +242,6 @@ def _is_published(spec: QueueBase, comparison: SyncStatus | None) -> bool | None
     fields = {field(DocumentKind.QUEUE, spec.name), *documents_used(spec)}
     differing = {*comparison.outdated, *comparison.altered, *comparison.ahead}
     return fields.isdisjoint(differing) and spec.name not in {each.queue for each in comparison.queues}
-
-
-HISTORY_DAYS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

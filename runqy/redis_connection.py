@@ -23,6 +23,10 @@ from runqy.errors import BrokerUnavailable
 CONNECT_TIMEOUT_S = 1.5
 REPLY_TIMEOUT_S = 1.0
 """A Redis that is silent for this long is considered unresponsive, as on an event loop."""
+CLOCK_VALID_S = 5.0
+"""How long a measurement of Redis's clock is valid."""
+CHECK_CLOCK_EVERY_S = 0.5
+"""How often the clocks of this machine are compared, since a wall clock that was set makes a measurement invalid."""
 
 
 def connect_client(target: RedisTarget) -> "Redis | RedisCluster":
@@ -61,11 +65,6 @@ def _tls_options(target: RedisTarget) -> dict[str, Any]:
     key = "ssl_ca_data" if target.ca_certificate.lstrip().startswith("-----BEGIN") else "ssl_ca_certs"
     return {"ssl": True, "ssl_cert_reqs": "required", key: target.ca_certificate or None}
 
-
-CLOCK_VALID_S = 5.0
-"""How long a measurement of Redis's clock is valid."""
-CHECK_CLOCK_EVERY_S = 0.5
-"""How often the clocks of this machine are compared, since a wall clock that was set makes a measurement invalid."""
 
 _failures = FailureLog("broker_available")
 

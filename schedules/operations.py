@@ -25,6 +25,7 @@ from tasks.operations import build_task
 _TIMING = ("cron", "every_s", "time_zone", "jitter_s", "starts_at", "ends_at")
 _AUDIT_KIND = "schedule"
 _COLUMNS = tuple(field.name for field in fields(ScheduleSpec))
+_SAVED = ("parent_queue", "source", "file_path", "next_due_at", "wake_at", "problem")
 
 
 def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
@@ -186,9 +187,6 @@ def _of_payload(message: str) -> str:
     """Return an error of a payload as one of the schedule's field `payload`."""
     name, separator, text = message.partition(": ")
     return f"payload.{message}" if separator and name != "data" else f"payload: {text or message}"
-
-
-_SAVED = ("parent_queue", "source", "file_path", "next_due_at", "wake_at", "problem")
 
 
 def _lock(name: str, allowed_queues: AllowedQueues) -> Schedule:

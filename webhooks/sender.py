@@ -33,6 +33,19 @@ FAILURES_MAX = 8
 """A receiver that refused so many in a row is taken for being away, not for refusing single messages."""
 PROBE_EVERY_S = 5.0
 _FORGET_AFTER_S = 600.0
+TIMEOUT_S = 15.0
+"""The time for a whole attempt, from the look-up of the host to the head of the response."""
+IN_FLIGHT_ALL = 1000
+ALERTS_IN_FLIGHT = 100
+"""Of alerts, test messages and e-mail, besides the others."""
+CLAIMED_AT_ONCE = 100
+RECORDED_AT_ONCE = 100
+"""In one transaction, while which other processes cannot write to SQLite."""
+SCAN_EVERY_S = 0.5
+GATHER_S = 0.005
+"""How long to wait for more attempts that end: recorded with the first, they cost little."""
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -75,21 +88,6 @@ class CircuitBreaker:
         self._failures = {
             target: failures for target, failures in self._failures.items() if now - failures.last_at < _FORGET_AFTER_S
         }
-
-
-log = structlog.get_logger()
-
-TIMEOUT_S = 15.0
-"""The time for a whole attempt, from the look-up of the host to the head of the response."""
-IN_FLIGHT_ALL = 1000
-ALERTS_IN_FLIGHT = 100
-"""Of alerts, test messages and e-mail, besides the others."""
-CLAIMED_AT_ONCE = 100
-RECORDED_AT_ONCE = 100
-"""In one transaction, while which other processes cannot write to SQLite."""
-SCAN_EVERY_S = 0.5
-GATHER_S = 0.005
-"""How long to wait for more attempts that end: recorded with the first, they cost little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ from tasks.models import TaskRun
 
 MAX_TASKS = 1000
 """How many tasks are looked up, for all lost workers of a list together."""
+OWN_CREDENTIALS_SHARED = (
+    "Workers without their own Redis user receive the server's Redis credentials:"
+    " set RUNQY_WORKER_REDIS_URL to a separate user, or RUNQY_WORKER_ACL=required."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +101,6 @@ def find_outcomes(
         task = HeldTask(task_id=task_id, redis_queue=redis_queue, state=str(state), worker_id=worker_id)
         held[candidate.lost_worker_id].append(task)
     return held
-
-
-OWN_CREDENTIALS_SHARED = (
-    "Workers without their own Redis user receive the server's Redis credentials:"
-    " set RUNQY_WORKER_REDIS_URL to a separate user, or RUNQY_WORKER_ACL=required."
-)
 
 
 IsAllowed = Callable[[str], bool]

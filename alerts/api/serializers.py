@@ -26,6 +26,8 @@ from runqy.api.serializers import (
 )
 from runqy.core.formats.names import QUEUE_NAME
 
+_ALL_LEVELS = "all"
+
 
 class AlertSerializer(serializers.Serializer[Any]):
     """An alert."""
@@ -69,7 +71,6 @@ class AlertSerializer(serializers.Serializer[Any]):
         return f"{settings.RUNQY_PUBLIC_URL}{path}"
 
 
-_ALL_LEVELS = "all"
 ALERT = {
     "id": 7,
     "kind": "no_ready_worker",

@@ -37,6 +37,7 @@ _VARIANTS = {
     HealthLevel.UNKNOWN: labels.NEUTRAL,
     HealthLevel.STOPPED: labels.NEUTRAL,
 }
+PROBLEMS_FIRST = ("health", "-pending", "name")
 
 
 def list_labels(queue: QueueWithStatus) -> list[dict[str, Any]]:
@@ -188,7 +189,6 @@ _SORT_KEYS: dict[str, Callable[[QueueWithStatus], Any]] = {
     "source": lambda queue: queue.source,
     "pk": lambda queue: queue.pk,
 }
-PROBLEMS_FIRST = ("health", "-pending", "name")
 
 
 def sort_queues(queues: Iterable[QueueWithStatus], ordering: Iterable[str]) -> list[QueueWithStatus]:

@@ -29,6 +29,11 @@ from runqy.core.formats import durations, sizes
 from vaults.queries import ReferencedEntry, find_git_token_error, list_references
 
 ROWS = ("vaults", "input", "output")
+_BASICS = ("name", "is_enabled", "mode", "priority", "order")
+_REPOSITORY = ("git_url", "branch", "git_token", "check")
+_VAULTS = ("vaults",)
+_PAYLOAD = ("input", "example", "output")
+BASICS = "Basics"
 
 
 def _help_text(column: str) -> str:
@@ -221,18 +226,12 @@ def _token_label(entry: ReferencedEntry) -> str:
 
 FORM_FIELDS = {models.PositiveBigIntegerField: {"form_class": DurationFormField}}
 
-_BASICS = ("name", "is_enabled", "mode", "priority", "order")
-_REPOSITORY = ("git_url", "branch", "git_token", "check")
-_VAULTS = ("vaults",)
-_PAYLOAD = ("input", "example", "output")
-
 
 def _others(columns: Sequence[str], *placed: str) -> tuple[str, ...]:
     # So that a new column of the model appears in the form.
     return tuple(column for column in columns if column not in placed)
 
 
-BASICS = "Basics"
 FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (BASICS, {"fields": (*_BASICS, *_others(QUEUE_COLUMNS, *_BASICS, *_PAYLOAD))}),
     (

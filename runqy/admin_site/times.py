@@ -17,6 +17,8 @@ from runqy.core.formats import durations
 
 _FORMATS = {"day": "%Y-%m-%d", "minute": "%Y-%m-%d %H:%M", "second": "%Y-%m-%d %H:%M:%S"}
 _FIELD_FORMAT = "%Y-%m-%dT%H:%M:%S"
+_GRACE_NS = 10 * 10**9
+"""How late something may be before it is overdue. Maintenance does what is due within seconds."""
 
 
 def format_time(at: datetime, precision: str = "second") -> str:
@@ -103,8 +105,6 @@ class LocalTimeField(forms.DateTimeField):
         return value
 
 
-_GRACE_NS = 10 * 10**9
-"""How late something may be before it is overdue. Maintenance does what is due within seconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -35,6 +35,9 @@ Change = tuple[object, object] | Literal["changed"]
 """The old and the new value, each JSON, a date, or None where there is no value; or REDACTED."""
 
 Changes = Mapping[str, Change]
+MOVE_BATCH_SIZE = 500
+
+log = structlog.get_logger()
 
 
 def diff(old: Mapping[str, object], new: Mapping[str, object], *, secrets: Collection[str] = ()) -> Changes:
@@ -54,11 +57,6 @@ def encode_changes(changes: Changes) -> str:
         for name, change in changes.items()
     }
     return json.dumps(encoded, sort_keys=True, separators=(",", ":"), default=str)
-
-
-MOVE_BATCH_SIZE = 500
-
-log = structlog.get_logger()
 
 
 class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):

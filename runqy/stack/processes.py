@@ -19,6 +19,10 @@ from runqy.stack.stop_signals import Interrupted, StopSignals
 from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.runtime.worker_session import QUICK_STOP_S
 
+_LOG_MAX_BYTES = 10 << 20
+_POLL_S = 0.05
+_CAPTURED_GRACE_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
@@ -77,11 +81,6 @@ def worker(*, env: Mapping[str, str], log: Path | None, shutdown_s: int) -> Proc
     args = python_command("workers.runtime.main")
     grace_s = shutdown_s + QUICK_STOP_S
     return ProcessSpec(name="worker", args=args, env=env, log=log, grace_s=grace_s, hurried_s=QUICK_STOP_S)
-
-
-_LOG_MAX_BYTES = 10 << 20
-_POLL_S = 0.05
-_CAPTURED_GRACE_S = 5.0
 
 
 class Process:

@@ -52,6 +52,9 @@ from tasks.queries import get_queue_task, get_task, read_stream_and_output
 MAX_CURL_BYTES = 4_096
 _PARTS = ("payload", "result")
 _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
+_MAX_ATTEMPTS = 50
+_SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")
+"""Audit actions on several tasks of a queue. Their records list the ids."""
 
 
 class TaskView(AdminView):
@@ -204,11 +207,6 @@ def _is_whole(payload: bytes) -> bool:
     except PayloadInvalid:
         return False
     return True
-
-
-_MAX_ATTEMPTS = 50
-_SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")
-"""Audit actions on several tasks of a queue. Their records list the ids."""
 
 
 def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dict[str, Any]:

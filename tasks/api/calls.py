@@ -51,6 +51,11 @@ _PREFERRED = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]+)", re.IGNORECASE)
 
 ResponseHead = tuple[int, dict[str, str]]
 """The status and the headers of a response."""
+UNTIL_DISCONNECT = "runqy.until_disconnect"
+"""A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
+
+The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
+"""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -111,12 +116,6 @@ def _waited_head(record: TaskRecord, wait: Wait) -> ResponseHead:
 
 
 T = TypeVar("T")
-
-UNTIL_DISCONNECT = "runqy.until_disconnect"
-"""A server-defined variable of the WSGI environment (PEP 3333): `WaitingClient.until_disconnect` of the request.
-
-The data plane sets it, since clients wait on its event loop. Other servers do not report when a client disconnects.
-"""
 
 
 async def _wait(waiting: Coroutine[Any, Any, Any]) -> Any:

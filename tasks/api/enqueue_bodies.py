@@ -37,6 +37,9 @@ _NS = 10**9
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _decode = msgspec.json.Decoder().decode
+UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
+MAX_UNCOUNTED_COMMAS = 200_000
+"""With more commas the jobs may be too many to decode before they are counted: each takes some 70 bytes."""
 
 
 class OnConflict(StrEnum):
@@ -321,7 +324,6 @@ OPTIONS: Mapping[str, Option] = {
     ),
 }
 """All members of a body except the payload."""
-UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
 
 SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in (*UNIQUENESS, "task_id"))
 """The queue of `/queue/add-batch`, and options that apply to jobs without their own value."""
@@ -331,9 +333,6 @@ _FLAT_OPTIONS = {name for name, option in OPTIONS.items() if not option.needs_da
 
 _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_job = msgspec.json.Decoder(Members).decode
-
-MAX_UNCOUNTED_COMMAS = 200_000
-"""With more commas the jobs may be too many to decode before they are counted: each takes some 70 bytes."""
 
 
 @cache

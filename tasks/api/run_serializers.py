@@ -28,6 +28,7 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 MINUTES_SPAN = timedelta(days=2)
 """Statistics in minutes of a longer interval would read too many rows."""
 _EARLIEST = datetime(2001, 1, 1, tzinfo=UTC)
+_NEXT = "/api/runs?outcome=retried&limit=1&cursor=eyJvcmRlciI6Im5ld2VzdCJ9"
 
 
 @extend_schema_field(
@@ -281,7 +282,6 @@ _RUN: dict[str, Any] = {
     "result": None,
     "traceback": None,
 }
-_NEXT = "/api/runs?outcome=retried&limit=1&cursor=eyJvcmRlciI6Im5ld2VzdCJ9"
 RUN_PAGE = OpenApiExample("Response", {"runs": [_RUN], "count": 1, "next": _NEXT}, response_only=True)
 ERROR_GROUPS = OpenApiExample(
     "Response",

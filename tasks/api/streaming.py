@@ -31,6 +31,8 @@ HEARTBEAT_S = 15.0
 PART_BYTES = 64 << 10
 """About how much of a response is rendered before the client has read what came before."""
 _STOPPING = "The server stops; try again."
+TEXT_TYPE = "text/plain; charset=utf-8"
+NDJSON_TYPE = "application/x-ndjson"
 
 
 class StreamSource(Protocol):
@@ -166,10 +168,6 @@ async def open_stream(
     stream = StreamBody(source, client, waiter)
     await stream.open(until_begun=until_begun)
     return stream
-
-
-TEXT_TYPE = "text/plain; charset=utf-8"
-NDJSON_TYPE = "application/x-ndjson"
 
 
 def requested_type(accept: str) -> str:

@@ -22,6 +22,11 @@ from runqy.core.git.sources import Source
 from runqy.errors import DeploymentFailed
 from workers.deploy.virtualenvs import is_complete
 
+FETCH_TIMEOUT_S = 600.0
+LOCAL_TIMEOUT_S = 120.0
+MEMORY_BYTES = 1 << 30
+INFO_MAX_LENGTH = 200
+
 
 class CommitInfo(msgspec.Struct, frozen=True):
     """What git says about a commit. Texts of the repository's authors."""
@@ -71,10 +76,6 @@ def write_kept(home: Path, newest: KeptDeployment, before: Sequence[KeptDeployme
     os.replace(unfinished, home / "kept.json")
 
 
-FETCH_TIMEOUT_S = 600.0
-LOCAL_TIMEOUT_S = 120.0
-MEMORY_BYTES = 1 << 30
-INFO_MAX_LENGTH = 200
 _COMMIT_MISSING = re.compile(r"not our ref|unadvertised object|couldn't find remote ref")
 
 

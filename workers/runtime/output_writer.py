@@ -26,6 +26,22 @@ from workers.runtime.task_stream import RunStream
 
 RETRY_S = 2.0
 
+CHUNKS_INTERVAL_S = 0.05
+"""How long chunks are collected before they are sent."""
+BYTES_PER_ROUND_TRIP = 1 << 20
+MAX_KEPT_BYTES = 64 << 20
+"""What the kept chunks of all runs of a process may take: 256 runs of 4 MiB each would take a gigabyte. Half of it is
+for chunks that Redis has, so that there is room for others."""
+INTERVAL_S = 0.5
+"""How long output is collected before it is sent. A run's progress is not written more often either."""
+TAIL_BYTES = 4 << 10
+"""What each run may send beyond the rate, so that the end of its output is kept."""
+BYTES_PER_SECOND, BURST_BYTES = 1 << 20, 4 << 20
+BUFFER_BYTES = 8 << 20
+"""What all runs together may keep while Redis is unavailable, apart from TAIL_BYTES for each run."""
+MAX_MESSAGE_CHARS = 500
+"""Longer messages of progress reports are truncated."""
+
 log = structlog.get_logger()
 
 
@@ -97,14 +113,6 @@ class BackgroundWrites:
         for outcome in outcomes:
             if isinstance(outcome, RunqyError):
                 raise outcome
-
-
-CHUNKS_INTERVAL_S = 0.05
-"""How long chunks are collected before they are sent."""
-BYTES_PER_ROUND_TRIP = 1 << 20
-MAX_KEPT_BYTES = 64 << 20
-"""What the kept chunks of all runs of a process may take: 256 runs of 4 MiB each would take a gigabyte. Half of it is
-for chunks that Redis has, so that there is room for others."""
 
 
 @dataclass(slots=True)
@@ -216,17 +224,6 @@ class ChunkWriter:
             before = stream.kept_bytes
             stream.release_stored()
             self._count_kept(stream.kept_bytes - before)
-
-
-INTERVAL_S = 0.5
-"""How long output is collected before it is sent. A run's progress is not written more often either."""
-TAIL_BYTES = 4 << 10
-"""What each run may send beyond the rate, so that the end of its output is kept."""
-BYTES_PER_SECOND, BURST_BYTES = 1 << 20, 4 << 20
-BUFFER_BYTES = 8 << 20
-"""What all runs together may keep while Redis is unavailable, apart from TAIL_BYTES for each run."""
-MAX_MESSAGE_CHARS = 500
-"""Longer messages of progress reports are truncated."""
 
 
 class OutputWriter:

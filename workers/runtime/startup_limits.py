@@ -18,6 +18,8 @@ CPU_TIME_MIN_S = 0.1
 """A process that only waits, and polls for something, uses less than this."""
 _CLOCK_TICKS_PER_S = 100
 """The kernel's USER_HZ, which is the same on all architectures that Python runs on."""
+AGE_JITTER = 0.1
+"""How much sooner than at `max_age` a worker may end: workers that were started together do not end together."""
 
 
 class StartupLimits:
@@ -101,10 +103,6 @@ def _own_cpu_time_s(pid: int) -> float:
     content = Path(f"/proc/{pid}/stat").read_bytes()
     times = content.rpartition(b")")[2].split()[11:15]  # the name before may contain spaces and parentheses
     return sum(map(int, times)) / _CLOCK_TICKS_PER_S
-
-
-AGE_JITTER = 0.1
-"""How much sooner than at `max_age` a worker may end: workers that were started together do not end together."""
 
 
 class ExitLimits:

@@ -51,6 +51,7 @@ else:
 
 _UNCHANGED = "as-it-is"
 """The choice that keeps permissions and groups of a user without a role."""
+_MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 
 
 class UserAddForm(_UserCreationForm):
@@ -204,7 +205,6 @@ def _plain(value: object) -> object:
     return value
 
 
-_MAKES_KEYS, _REVOKES_KEYS = "accounts.add_apikey", "accounts.change_apikey"
 _ROLE_NAMES = tuple(role.name for role in ROLES)
 _manageable: WeakKeyDictionary[HttpRequest, dict[Any, bool]] = WeakKeyDictionary()
 """Whether the user of a request may manage each user, by primary key. Weak: it ends with the request."""

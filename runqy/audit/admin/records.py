@@ -30,6 +30,8 @@ _COLUMNS = (
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that start a formula in a spreadsheet, https://owasp.org/www-community/attacks/CSV_Injection."""
+_MAX_LINE = 90
+_LATE_S = 60
 
 
 class _Echo:
@@ -59,10 +61,6 @@ def _cells(record: AuditRecord) -> Iterator[str]:
 
 def _escape(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
-
-
-_MAX_LINE = 90
-_LATE_S = 60
 
 
 class AuditRecordAdmin(ReadOnlyModelAdmin):

@@ -22,6 +22,9 @@ from runqy.broker.replies import Reply, ReplyLost
 from runqy.broker.scripts import JOINED_BYTES, Data, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
+_CHECKS = 8
+"""How often within `reply_timeout_s` a connection is checked for silence."""
+
 
 class LargeTraffic:
     """The bytes of large requests to which a server has not replied, on all connections of a process."""
@@ -35,8 +38,6 @@ class LargeTraffic:
         return self.unanswered_bytes / LARGE_BYTES_PER_S
 
 
-_CHECKS = 8
-"""How often within `reply_timeout_s` a connection is checked for silence."""
 _INCOMPLETE = object()
 
 

@@ -20,6 +20,12 @@ from runqy.broker.streams.run_log import read_error
 
 NOTIFY_MAX_BYTES = 4096
 """Of the encoded value. A worker can write any."""
+MAX_RESULT_BYTES, MAX_ENDS_WITH_RESULTS = 20_480, 10_000
+"""Larger results are left out, and all results while so many ends wait. `append_end.lua` has the numbers too."""
+ERROR_MAX_BYTES = 1024
+_ID_MAX_BYTES, _END_ID_MAX_BYTES = 255, 64
+_DETAILS_MAX_BYTES = 4096
+_MAX_ENTRY_BYTES = MAX_RESULT_BYTES + NOTIFY_MAX_BYTES + _DETAILS_MAX_BYTES + 1024
 
 
 class Notify(msgspec.Struct, frozen=True, array_like=True):
@@ -50,14 +56,6 @@ class Notify(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(Notify).decode
-
-
-MAX_RESULT_BYTES, MAX_ENDS_WITH_RESULTS = 20_480, 10_000
-"""Larger results are left out, and all results while so many ends wait. `append_end.lua` has the numbers too."""
-ERROR_MAX_BYTES = 1024
-_ID_MAX_BYTES, _END_ID_MAX_BYTES = 255, 64
-_DETAILS_MAX_BYTES = 4096
-_MAX_ENTRY_BYTES = MAX_RESULT_BYTES + NOTIFY_MAX_BYTES + _DETAILS_MAX_BYTES + 1024
 
 
 class EndOutcome(StrEnum):

@@ -20,6 +20,8 @@ from runqy.broker.scripts import Value, command, script
 from runqy.broker.tasks.lease import SUSPECT_DEATHS, Lease, LeasedTask
 from runqy.errors import RunqyError
 
+_TOKEN_BYTES = 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueWeight:
@@ -46,9 +48,6 @@ def _draw_order(priority: int) -> float:
     the list.
     """
     return random.expovariate(max(priority, 1))
-
-
-_TOKEN_BYTES = 12
 
 
 class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,6 +46,8 @@ _GO_TRUE = {"1", "true"}
 """Booleans as go-redis writes them, and as fmt prints them."""
 # Go prints a map as `map[mail:6 default:1]`.
 _GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d{1,9})(?!\d)")
+REQUEST_TTL_S = 86_400
+"""How long a request waits for a worker that cannot reach Redis."""
 
 
 class WorkerState(StrEnum):
@@ -325,10 +327,6 @@ def _whole(text: str) -> int:
         return read_score(text) or 0
     except ValueError:
         return 0
-
-
-REQUEST_TTL_S = 86_400
-"""How long a request waits for a worker that cannot reach Redis."""
 
 
 class WorkerAction(StrEnum):

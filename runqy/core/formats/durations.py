@@ -13,6 +13,9 @@ _PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)")
 _MAX_LENGTH = 64
 """The limit of a text. The time to convert digits grows with the square of their number."""
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+RATE = r"0*([1-9][0-9]{0,4}|100000)/[smh]"
+"""A pattern without anchors: at most 100,000 requests per second, minute or hour."""
+RATE_EXAMPLES = "a rate such as 50/s, 600/m or 10000/h"
 
 
 def parse_ns(text: str) -> int:
@@ -97,11 +100,6 @@ class Rate:
 
 
 WINDOWS_S = {"s": 1, "m": 60, "h": 3600}
-
-
-RATE = r"0*([1-9][0-9]{0,4}|100000)/[smh]"
-"""A pattern without anchors: at most 100,000 requests per second, minute or hour."""
-RATE_EXAMPLES = "a rate such as 50/s, 600/m or 10000/h"
 
 
 def parse_rate(text: str) -> Rate:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = "9999-12-31T23:59:59"
 
 
 def format_s(seconds: int | None) -> str | None:
@@ -19,9 +20,6 @@ def format_ns(nanoseconds: int | None) -> str | None:
     seconds, rest = divmod(nanoseconds, 10**9)
     start = _second(seconds)
     return f"{start}.{rest // 1000:06}Z" if rest >= 1000 and start is not _END else f"{start}Z"
-
-
-_END = "9999-12-31T23:59:59"
 
 
 @lru_cache(maxsize=256)

@@ -22,11 +22,13 @@ from typing import Any
 
 _VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-log = structlog.get_logger(__name__)
-
 
 _tracer: "Tracer | None" = None
 _NO_SPAN: AbstractContextManager[None] = nullcontext()
+REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
+"""The headers of a task's message for the id of the request that created the task, and for its trace."""
+
+log = structlog.get_logger(__name__)
 
 
 def start_tracing(service: str) -> None:
@@ -56,9 +58,6 @@ def current_traceparent() -> str:
     """Return the trace context of the current span; empty if there is none, or if tracing is off."""
     return "" if _tracer is None else _tracer.current_traceparent()
 
-
-REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
-"""The headers of a task's message for the id of the request that created the task, and for its trace."""
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

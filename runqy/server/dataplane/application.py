@@ -36,6 +36,19 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 Hook = Callable[[], None]
+CLOSE = (b"connection", b"close")
+LINGER_S = 2.0
+"""How long a client whose body was refused may continue to send. A connection that is closed at once is reset, and the
+client never reads the response."""
+BUSY_LINGER_S = 30.0
+"""The same for a body that there was no room for: the client is to learn that it may try again."""
+STOP_READING_S = 4.0
+"""How long bodies may still take to arrive when the process stops."""
+ACTIONS = "actions"
+ACTION_PREFIXES = ("/api/cli/queues/", "/api/queues/", "/api/cli/tasks/", "/api/tasks/")
+"""Paths at which POST and DELETE are actions on queues and tasks. These work without the database."""
+
+log = structlog.get_logger(__name__)
 
 
 class Drain:
@@ -108,25 +121,11 @@ class PassToDjango(Exception):
     """Raised by a handler, before it reads the body, for a request that Django has to serve."""
 
 
-CLOSE = (b"connection", b"close")
-LINGER_S = 2.0
-"""How long a client whose body was refused may continue to send. A connection that is closed at once is reset, and the
-client never reads the response."""
-BUSY_LINGER_S = 30.0
-"""The same for a body that there was no room for: the client is to learn that it may try again."""
-STOP_READING_S = 4.0
-"""How long bodies may still take to arrive when the process stops."""
-
-ACTIONS = "actions"
-ACTION_PREFIXES = ("/api/cli/queues/", "/api/queues/", "/api/cli/tasks/", "/api/tasks/")
-"""Paths at which POST and DELETE are actions on queues and tasks. These work without the database."""
 RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/metrics": 1, "/worker/register": 4, ACTIONS: 4}
 """The number of threads for requests that must be served even while all others block on an unavailable store.
 
 None of these waits for the database without bound, and none may take the threads of another.
 """
-
-log = structlog.get_logger(__name__)
 
 
 def find_no_handler(_method: str, _path: str) -> Handler | None:

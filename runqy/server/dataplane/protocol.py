@@ -19,6 +19,8 @@ from runqy.server.dataplane.responses import problem_response, render_head, shar
 
 _JOINED_BYTES = 64 << 10
 """More than this is passed on at once: joining it would cost more than another system call."""
+MAX_HEAD_BYTES = 32 << 10
+MAX_FIELDS = 100
 
 
 class JoiningTransport(asyncio.Transport):
@@ -93,10 +95,6 @@ class JoiningTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._transport.set_protocol(protocol)
-
-
-MAX_HEAD_BYTES = 32 << 10
-MAX_FIELDS = 100
 
 
 def break_off(cycle: RequestResponseCycle) -> None:

@@ -32,6 +32,12 @@ T = TypeVar("T")
 QUEUE_SIZE = 128
 QUEUE_TIMEOUT_S = 5.0
 
+COLLECT_MAX_BYTES = 4 << 20
+"""Responses up to this Content-Length are buffered, so that a slow client does not keep a thread busy."""
+PIPE_BYTES = 1 << 20
+"""The thread of a longer response blocks while the client has not read this much."""
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
 log = structlog.get_logger(__name__)
 
 
@@ -102,12 +108,6 @@ def make_reserved_executors(limits: Mapping[str, int]) -> dict[str, BoundedExecu
     return {name: BoundedExecutor(name, threads=threads, pool=pool) for name, threads in limits.items()}
 
 
-COLLECT_MAX_BYTES = 4 << 20
-"""Responses up to this Content-Length are buffered, so that a slow client does not keep a thread busy."""
-PIPE_BYTES = 1 << 20
-"""The thread of a longer response blocks while the client has not read this much."""
-
-
 async def call_wsgi(
     application: "WSGIApplication", request: ParsedRequest, body: bytes, executor: BoundedExecutor
 ) -> Response | StreamingResponse:
@@ -155,9 +155,6 @@ def build_environ(scope: HTTPScope, body: bytes) -> "WSGIEnvironment":
     if body or any(name in _BODY_HEADERS for name, _ in scope["headers"]):
         environ["CONTENT_LENGTH"] = str(len(body))
     return environ
-
-
-_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 def _environ_key(name: bytes) -> str:

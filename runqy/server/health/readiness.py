@@ -35,6 +35,14 @@ from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 MAX_AGE_S = 1.0
 TIMEOUT_S = 1.2
 """How long after their start the results of checks are waited for."""
+_REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
+_DATABASE_UNAVAILABLE = (
+    "The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected."
+)
+_CRITICAL = ("redis", "redis_writes", "configuration")
+"""Checks without whose result the process is not ready."""
+_CONFIGURATION_S = 0.3
+"""How long the checks of the configuration may take at least, even if Redis has used up the time."""
 
 
 class CheckStatus(StrEnum):
@@ -54,10 +62,6 @@ class CheckResult:
     detail: str = ""
 
 
-_REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
-_DATABASE_UNAVAILABLE = (
-    "The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected."
-)
 _CONFIGURATION_UNAVAILABLE = CheckResult(
     check="configuration",
     status=CheckStatus.FAILED,
@@ -81,10 +85,6 @@ _GROUPS = {
     "configuration": ("configuration", "vaults", "queues", "key_limits"),
 }
 """The checks that depend on one store, in their order."""
-_CRITICAL = ("redis", "redis_writes", "configuration")
-"""Checks without whose result the process is not ready."""
-_CONFIGURATION_S = 0.3
-"""How long the checks of the configuration may take at least, even if Redis has used up the time."""
 
 _lock = threading.Lock()
 _running: "dict[str, _Checks]" = {}

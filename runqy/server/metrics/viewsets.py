@@ -20,6 +20,11 @@ from runqy.core.api_keys import Role
 from runqy.errors import KeyInsufficient
 from runqy.server.metrics.exposition import page
 
+_EXAMPLE = """# HELP asynq_queue_size Number of tasks in a queue.
+# TYPE asynq_queue_size gauge
+asynq_queue_size{queue="inference"} 12.0
+"""
+
 
 class MayReadMetrics(IsAuthenticated):
     """Allow keys with the role `metrics`, and administrators of all queues, because the page shows every queue.
@@ -38,12 +43,6 @@ class MayReadMetrics(IsAuthenticated):
         refusal = find_refusal(identity, roles=roles, allows_queue_scoped_keys=False)
         self.message = refusal or find_queue_limit(identity)
         return not self.message
-
-
-_EXAMPLE = """# HELP asynq_queue_size Number of tasks in a queue.
-# TYPE asynq_queue_size gauge
-asynq_queue_size{queue="inference"} 12.0
-"""
 
 
 @method_decorator(cache_control(no_store=True), name="dispatch")

@@ -21,6 +21,14 @@ from django.db.backends.utils import CursorWrapper
 from runqy import clock
 
 CHECK_EVERY_S = 0.5
+STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
+"""A key of OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
+GRACE_S = 2.0
+"""How much longer than a statement the server may take to report that it took too long."""
+SILENT_S = 0.5
+"""A connection that is lost sooner was refused or closed, which is no silence."""
+SPARED_S = 1.0
+"""How long a thread that has waited in vain does not connect: a request waits for its check or a connection once."""
 
 
 class ReplyWatchdog:
@@ -67,16 +75,6 @@ def _shut_down(connection: "psycopg.Connection[Any]") -> None:
     # A duplicate of the descriptor: libpq keeps its own, and closing this one closes nothing.
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
-
-
-STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
-"""A key of OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
-GRACE_S = 2.0
-"""How much longer than a statement the server may take to report that it took too long."""
-SILENT_S = 0.5
-"""A connection that is lost sooner was refused or closed, which is no silence."""
-SPARED_S = 1.0
-"""How long a thread that has waited in vain does not connect: a request waits for its check or a connection once."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

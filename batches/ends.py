@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from django.db.models import Q
 from django.db.models.functions import Length
@@ -11,10 +12,9 @@ from batches.progress import lock_batch, settle, sum_waiting
 from runqy.broker.replies import replace_nul
 from runqy.core.formats.error_texts import find_error_line
 from runqy.redis_connection import get_broker
-from tasks.ends import CollectedEnd, register_consumer, register_observed_queues
+from tasks.ends import CollectedEnd, Consumer, register_consumer
 
 
-@register_consumer
 def store_ends(ends: Sequence[CollectedEnd]) -> None:
     """Store how members ended. A later end of the stream replaces an earlier one; a repeated one changes nothing."""
     by_batch: defaultdict[str, list[CollectedEnd]] = defaultdict(list)
@@ -25,11 +25,13 @@ def store_ends(ends: Sequence[CollectedEnd]) -> None:
         _end_members(batch_id, by_batch[batch_id])
 
 
-@register_observed_queues
 def list_queues_of_open_batches() -> set[str]:
     """Return the queues of batches that have not ended, or whose callback is enqueued once members were run again."""
     is_open = Q(ended_at=None) | Q(callback_state=CallbackState.PLANNED)
     return {name for names in Batch.objects.filter(is_open).values_list("queues", flat=True) for name in names}
+
+
+register_consumer(Consumer(lambda ends: partial(store_ends, ends), list_queues_of_open_batches))
 
 
 def _end_members(batch_id: str, ends: Sequence[CollectedEnd]) -> None:

@@ -8,38 +8,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 
 from queues.catalog import QueueCatalog
-from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.queues.deletion import forget_unread_ends, read_unread_ends
 from runqy.broker.scanning import run_requests
 from runqy.broker.streams.ends import EndEntry, TaskEnd, delete_ends, read_ends
 from runqy.maintenance.failed_rows import RowFailures
+from runqy.maintenance.streams import move_in_turns
 from tasks.transactions import BatchSize, store_or_drop, write_transaction
 
-F = TypeVar("F", bound=Callable[[], Collection[str]])
-
-_finders: list[Callable[[], Collection[str]]] = []
-
-
-def register_observed_queues(find: F) -> F:
-    """Register a function that returns names of queues, because something waits for the ends of their tasks.
-
-    A decorator. Queues that a webhook endpoint covers, or that allow webhooks of tasks, are known without one.
-    """
-    _finders.append(find)
-    return find
+log = structlog.get_logger(__name__)
 
 
 def list_observed_queues(queues: Sequence[str], catalog: QueueCatalog | None) -> list[str]:
     """Return those of some Redis queues whose ends may concern anybody. Raise DatabaseError."""
     if catalog is None:
         return []
-    waited_for = {name for find in _finders for name in find()}
+    waited_for = {name for consumer in _consumers for name in consumer.list_queues()}
 
     def is_observed(redis_queue: str) -> bool:
         resolved = catalog.find_redis_queue(redis_queue)
@@ -49,16 +37,6 @@ def list_observed_queues(queues: Sequence[str], catalog: QueueCatalog | None) ->
         return queue.notify.endpoints or bool(queue.webhook_hosts) or queue.name in waited_for
 
     return [redis_queue for redis_queue in queues if is_observed(redis_queue)]
-
-
-READ_MAX, READ_MIN = 1000, 50
-"""The entries that are read at once, of all queues and of each."""
-QUEUES_MAX = 100
-"""The number of queues that are read at once."""
-TICK_MAX_S = 10.0
-"""How long a tick continues while there are entries."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,34 +57,29 @@ class CollectedEnd:
         return f"{int(milliseconds):020d}-{int(number):020d}"
 
 
-Consumer = Callable[[Sequence[CollectedEnd]], None]
-Preparer = Callable[[Sequence[CollectedEnd]], Callable[[], None]]
-C = TypeVar("C", bound=Consumer)
-P = TypeVar("P", bound=Preparer)
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """What is told of ends."""
+
+    prepare: Callable[[Sequence[CollectedEnd]], Callable[[], None]]
+    """Reads from Redis what it needs about ends, and returns what writes them to the database.
+
+    It is called before the transaction, which on SQLite keeps all others from writing; what it returns is called in it,
+    before the entries are removed from Redis. It is called again with ends that it has seen, also by another process at
+    the same time: unique keys tell them apart.
+    """
+    list_queues: Callable[[], Collection[str]] = tuple
+    """Returns names of queues whose ends it waits for, besides those that a webhook endpoint covers or that allow
+    webhooks of tasks.
+    """
+
 
 _consumers: list[Consumer] = []
-_preparers: list[Preparer] = []
 _failures = RowFailures("end")
 
 
-def register_consumer(consume: C) -> C:
-    """Register a function that writes ends to the database. A decorator.
-
-    It is called in a transaction, before the entries are removed from Redis. It is called again with ends that it has
-    seen, also by another process at the same time: unique keys tell them apart.
-    """
-    _consumers.append(consume)
-    return consume
-
-
-def register_preparer(prepare: P) -> P:
-    """Register a function that reads from Redis what it needs about ends, and returns what writes them to the database.
-
-    A decorator. It is called before the transaction, which on SQLite keeps all others from writing; what it returns is
-    called in it, as the functions of `register_consumer` are.
-    """
-    _preparers.append(prepare)
-    return prepare
+def register_consumer(consumer: Consumer) -> None:
+    _consumers.append(consumer)
 
 
 @dataclass(slots=True)
@@ -122,29 +95,33 @@ class EndsCollector:
         """
         _failures.begin_pass()
         deleted = broker.run(read_unread_ends())
-        ends_at_s, read_through = clock.monotonic_s() + TICK_MAX_S, set[str]()
-        remaining = list(dict.fromkeys([*queues, *deleted]))
-        while remaining and clock.monotonic_s() < ends_at_s:
-            busy: list[str] = []
-            for start in range(0, len(remaining), QUEUES_MAX):
-                has_more = self._collect(broker, remaining[start : start + QUEUES_MAX], catalog, deleted)
-                busy += [queue for queue, more in has_more.items() if more]
-                read_through |= {queue for queue, more in has_more.items() if not more}
-            remaining = busy
+        read_through = set[str]()
+
+        def move(some: Sequence[str], limit: int) -> list[str]:
+            has_more = self._collect(broker, some, catalog, deleted, limit=limit)
+            read_through.update(queue for queue, more in has_more.items() if not more)
+            return [queue for queue, more in has_more.items() if more]
+
+        move_in_turns([*queues, *deleted], move)
         forgotten = read_through & deleted.keys() - {*queues}
         if forgotten:
             broker.run(forget_unread_ends(sorted(forgotten)))
         return read_through
 
     def _collect(
-        self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None, deleted: Mapping[str, str]
+        self,
+        broker: Broker,
+        queues: Sequence[str],
+        catalog: QueueCatalog | None,
+        deleted: Mapping[str, str],
+        *,
+        limit: int,
     ) -> Mapping[str, bool]:
         """Move the oldest ends of some queues on; return of each whether it may have more.
 
         A queue whose stream cannot be read is left out, and so is one where ends stay that cannot be consumed: a worker
         may have written what no consumer expects.
         """
-        limit = max(READ_MAX // len(queues), READ_MIN)
         paused = Counter(key.rpartition(" ")[0] for key in _failures.list_known())
         limits = {queue: limit + paused[queue] for queue in queues}
         pages = broker.run(run_requests(broker, {queue: read_ends(queue, limit=limits[queue]) for queue in queues}))
@@ -180,12 +157,10 @@ class EndsCollector:
         return consumed
 
     def _consume_part(self, ends: Sequence[CollectedEnd]) -> int:
-        writes = [prepare(ends) for prepare in _preparers]
+        writes = [consumer.prepare(ends) for consumer in _consumers]
         with write_transaction() as written:
             for write in writes:
                 write()
-            for consume in _consumers:
-                consume(ends)
         self.batch_size.adapt(len(ends), written.held_s)
         return len(ends)
 

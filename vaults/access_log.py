@@ -27,6 +27,7 @@ from runqy.core import signing
 from runqy.core.formats.json_decoding import read_json
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
 from runqy.maintenance.failed_rows import RowFailures
+from runqy.maintenance.streams import move_entries
 from runqy.redis_connection import get_broker
 from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery
@@ -34,7 +35,6 @@ from vaults.queries import list_queues_by_vault
 
 log = structlog.get_logger()
 
-STORE_BATCH = 500
 _failures = RowFailures("delivery of secrets")
 
 
@@ -91,22 +91,11 @@ def record_delivery(*, worker_id: str, queue: str, grants: Sequence[VaultGrant])
 
 def store_deliveries() -> int:
     """Move the records from Redis to the database; return how many. Raise BrokerUnavailable, DatabaseError."""
-    broker, stored, after = get_broker(), list[str](), ""
 
     def store(entries: Sequence[StreamEntry]) -> None:
-        ids = [entry.id for entry in entries]
-        # Committed before the records are deleted: after a crash in between they are read again, and their rows
-        # ignored.
         VaultDelivery.objects.bulk_create([row for entry in entries for row in _rows(entry)], ignore_conflicts=True)
-        broker.run(write_behind.delete_deliveries(ids))
-        stored.extend(ids)
 
-    _failures.begin_pass()
-    while found := broker.run(write_behind.read_deliveries(STORE_BATCH, after=after)):
-        # What cannot be stored stays in Redis, and is passed.
-        _failures.handle(found, store, describe=lambda entry: (entry.id, entry.id, ""))
-        after = found[-1].id
-    return len(stored)
+    return move_entries(get_broker(), write_behind.read_deliveries, write_behind.delete_deliveries, store, _failures)
 
 
 def find_old_deliveries() -> QuerySet[VaultDelivery]:

@@ -22,7 +22,7 @@ from runqy.core.formats.timestamps import format_ns
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.redis_connection import get_broker
 from tasks import payloads
-from tasks.ends import CollectedEnd, register_preparer
+from tasks.ends import CollectedEnd, Consumer, register_consumer
 from tasks.task_info import TaskInfo, task_info
 from webhooks.messages import build_delivery, message_id, save_deliveries
 from webhooks.models import TOLD, Delivery, Endpoint, EndpointEvent
@@ -49,7 +49,6 @@ class EndedTask(TaskInfo, frozen=True, kw_only=True):
     task that was deleted before it was read, if nobody asked."""
 
 
-@register_preparer
 def prepare_deliveries(ends: Sequence[CollectedEnd]) -> Callable[[], None]:
     """Return what stores the messages to endpoints and to tasks' own webhooks. For the same ends it changes nothing."""
     told = [each for each in ends if each.end.outcome in EVENTS and (each.end.notify.endpoints or each.end.notify.url)]
@@ -60,6 +59,9 @@ def prepare_deliveries(ends: Sequence[CollectedEnd]) -> Callable[[], None]:
         save_deliveries([delivery for each in told for delivery in _build(each, endpoints, catalog, records)])
 
     return store
+
+
+register_consumer(Consumer(prepare_deliveries))
 
 
 def _build(

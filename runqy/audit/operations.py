@@ -25,7 +25,9 @@ from runqy.broker.streams.entries import StreamEntry
 from runqy.core import signing
 from runqy.core.formats.json_decoding import read_json
 from runqy.errors import AuditNotRecorded
+from runqy.maintenance.failed_rows import RowFailures
 from runqy.maintenance.retention import ROWS_AT_ONCE
+from runqy.maintenance.streams import move_entries
 from runqy.redis_connection import get_broker
 
 REDACTED: Final = "changed"
@@ -35,7 +37,7 @@ Change = tuple[object, object] | Literal["changed"]
 """The old and the new value, each JSON, a date, or None where there is no value; or REDACTED."""
 
 Changes = Mapping[str, Change]
-MOVE_BATCH_SIZE = 500
+_failures = RowFailures("audit record")
 
 log = structlog.get_logger()
 
@@ -143,16 +145,15 @@ def _pending_key() -> bytes:
 def move_pending() -> int:
     """Move the records that wait in Redis to the database, oldest first, and return how many there were.
 
-    Several processes may do this at once. Raise BrokerUnavailable.
+    Raise BrokerUnavailable, DatabaseError.
     """
-    broker, moved = get_broker(), 0
-    while entries := broker.run(read_entries(MOVE_BATCH_SIZE)):
-        # The unique event id ignores an entry that another process, or one that was killed before it deleted the entry,
-        # has stored. PostgreSQL waits for a transaction that is storing it, so that the records keep their order.
+
+    def store(entries: Sequence[StreamEntry]) -> None:
+        # The unique event id ignores an entry that another process has stored. PostgreSQL waits for a transaction that
+        # is storing it, so that the records keep their order.
         AuditRecord.objects.bulk_create(_rows_of(entries), ignore_conflicts=True)
-        broker.run(delete_entries([entry.id for entry in entries]))
-        moved += len(entries)
-    return moved
+
+    return move_entries(get_broker(), read_entries, delete_entries, store, _failures)
 
 
 def _rows_of(entries: Sequence[StreamEntry]) -> Iterator[AuditRecord]:

@@ -7,7 +7,7 @@ be killed at any point: entries that were stored but not yet removed from Redis 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -19,7 +19,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from queues.catalog import QueueCatalog
-from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome
@@ -35,6 +34,7 @@ from runqy.broker.streams.run_log import (
     remove_runs,
 )
 from runqy.maintenance.failed_rows import RowFailures
+from runqy.maintenance.streams import move_in_turns
 from tasks.history.fulltext_index import merge_segments
 from tasks.history.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time, sum_up
 from tasks.history.rows import QueueIdentity, RunKey, build_row, prepare_rows
@@ -48,12 +48,6 @@ from tasks.transactions import (
     write_transaction,
 )
 
-READ_MAX, READ_MIN = 1000, 50
-"""The entries that are read at once, of all queues and of each: a transaction is not worth its cost for few."""
-QUEUES_MAX = 100
-"""The number of queues that are read at once."""
-TICK_MAX_S = 10.0
-"""How long a tick continues while there are entries. The next tick includes queues that are new by then."""
 MERGE_EVERY = 4
 """How many transactions add to SQLite's full-text index before it is merged: FTS5 merges four segments or more."""
 
@@ -259,20 +253,22 @@ class RunRecorder:
         Raise BrokerUnavailable, DatabaseError: the entries stay in Redis, up to the size of the stream.
         """
         _failures.begin_pass()
-        ends_at_s, total = clock.monotonic_s() + TICK_MAX_S, 0
-        remaining = list(queues)
-        while remaining and clock.monotonic_s() < ends_at_s:
-            busy: list[str] = []
-            for start in range(0, len(remaining), QUEUES_MAX):
-                stored, with_more = self._record(broker, remaining[start : start + QUEUES_MAX], catalog)
-                total += stored
-                busy += with_more
-            remaining = busy
+        total = 0
+
+        def move(some: Sequence[str], limit: int) -> list[str]:
+            nonlocal total
+            stored = self._record(broker, some, catalog, limit=limit)
+            total += sum(stored.values())
+            return [queue for queue, count in stored.items() if count >= limit]
+
+        move_in_turns(queues, move)
         return total
 
-    def _record(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> tuple[int, Sequence[str]]:
-        """Store the next entries of some streams. Return how many were read, and the queues that may have more."""
-        limit, now_ns = max(READ_MAX // len(queues), READ_MIN), broker.now_ns()
+    def _record(
+        self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None, *, limit: int
+    ) -> Mapping[str, int]:
+        """Store the next entries of some streams; return how many of each queue that had some."""
+        now_ns = broker.now_ns()
         pages = broker.run(
             run_requests(broker, {queue: read_runs(queue, limit=limit, now_ns=now_ns) for queue in queues})
         )
@@ -297,7 +293,7 @@ class RunRecorder:
         broker.run(
             run_requests(broker, {queue: add_run_counters(queue, counters) for queue, counters in drops.items()})
         )
-        return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
+        return {queue: len(entries) for queue, entries in found.items()}
 
     def _store(self, entries: Sequence[QueueEntry]) -> None:
         start = 0

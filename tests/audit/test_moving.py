@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 import redis as redis_py
+from django.conf import settings
 from django.db import DatabaseError, connection
 
 from runqy.audit import operations
@@ -17,7 +18,9 @@ from runqy.broker import keys
 from runqy.broker.streams import audit_stream
 from runqy.broker.streams.audit_stream import append_record, count_entries
 from runqy.configuration.operations import configuration_change
+from runqy.core import signing
 from runqy.errors import AuditNotRecorded
+from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker
 from tests.configuration.support import away
 
@@ -60,13 +63,30 @@ def test_a_record_keeps_its_actor_and_the_time_at_which_it_happened() -> None:
 
 
 def test_records_are_moved_in_their_order_however_many(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
-    monkeypatch.setattr(operations, "MOVE_BATCH_SIZE", 3)
+    monkeypatch.setattr("runqy.maintenance.streams.ENTRIES_AT_ONCE", 3)
     expected = [f"q{i}" for i in range(8)]
     wait(*expected)
 
     assert move_pending() == 8
     assert names() == expected
     assert redis.xlen(keys.AUDIT_STREAM) == 0
+
+
+def test_a_record_that_cannot_be_stored_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    monkeypatch.setattr("runqy.maintenance.streams.ENTRIES_AT_ONCE", 2)
+    wait("a", "b")
+    odd = signing.sign(signing.derive_key(settings.SECRET_KEY, "runqy pending audit"), b'{"of": "a later release"}')
+    for _ in range(3):
+        get_broker().run(audit_stream.append_record(odd))
+    record_in_redis(action="queue.paused", object_kind="queue", object_name="c")
+
+    assert [move_pending(), move_pending()] == [3, 0]
+
+    assert names() == ["a", "b", "c"]
+    assert redis.xlen(keys.AUDIT_STREAM) == 3
+    assert list(FailedRow.objects.values_list("kind", "times")) == [("audit record", 1)] * 3
 
 
 def test_a_change_has_the_records_of_its_parts_that_did_not_fail() -> None:

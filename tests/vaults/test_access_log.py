@@ -129,7 +129,7 @@ def test_stored_deliveries_are_removed_from_redis(redis: redis_py.Redis) -> None
 def test_a_delivery_that_cannot_be_stored_holds_up_no_other(
     monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
-    monkeypatch.setattr("vaults.access_log.STORE_BATCH", 2)
+    monkeypatch.setattr("runqy.maintenance.streams.ENTRIES_AT_ONCE", 2)
     fill(A="1")
     odd = signing.sign(signing_key(settings.SECRET_KEY), b"runqy delivery", b'{"of": "a later release"}')
     deliver("w1", "api-keys")
@@ -182,7 +182,7 @@ def _die(_ids: object) -> None:
 
 
 def test_concurrent_processes_store_each_delivery_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaults.access_log.STORE_BATCH", 7)
+    monkeypatch.setattr("runqy.maintenance.streams.ENTRIES_AT_ONCE", 7)
     fill(A="1")
     for n in range(60):
         deliver(f"w{n:02}", "api-keys")

@@ -1,6 +1,6 @@
 """Fixtures of the tests of ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +9,13 @@ from queues.models import QueueSource
 from queues.operations import save_queue as save_spec
 from runqy.broker.broker import Broker
 from tasks import ends as collector
-from tasks.ends import CollectedEnd
+from tasks.ends import CollectedEnd, Consumer
 from tests.queues.samples import spec
+
+
+def consumer(write: Callable[[Sequence[CollectedEnd]], object]) -> Consumer:
+    """Return a consumer that needs nothing of Redis."""
+    return Consumer(lambda ends: lambda: write(ends) and None)
 
 
 @pytest.fixture
@@ -29,6 +34,5 @@ def save_queue(broker: Broker) -> Callable[..., Any]:
 def consumed(monkeypatch: pytest.MonkeyPatch) -> list[CollectedEnd]:
     """Return a list of the ends that a consumer has been given."""
     ends: list[CollectedEnd] = []
-    monkeypatch.setattr(collector, "_consumers", [ends.extend])
-    monkeypatch.setattr(collector, "_preparers", [])
+    monkeypatch.setattr(collector, "_consumers", [consumer(ends.extend)])
     return ends

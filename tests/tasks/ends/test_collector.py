@@ -12,6 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import UNREAD_ENDS, QueueKeys
 from runqy.broker.streams.ends import Notify, count_ends
 from runqy.broker.tasks.finish import complete
+from runqy.maintenance import streams
 from runqy.maintenance.models import FailedRow
 from tasks import ends as collector
 from tasks.duties import TaskEnds
@@ -19,6 +20,7 @@ from tasks.ends import CollectedEnd, EndsCollector
 from tasks.transactions import BatchSize
 from tests.support.redis_client import redis_of
 from tests.support.tasks import QUEUE, put, take_one
+from tests.tasks.ends.conftest import consumer
 
 NOTIFY = Notify(batch="b")
 
@@ -58,8 +60,8 @@ def test_the_duty_gives_each_end_to_the_consumers_with_its_queue(
 
 
 def test_streams_are_read_to_their_end(broker: Broker, consumed: list[CollectedEnd], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(collector, "READ_MAX", 2)
-    monkeypatch.setattr(collector, "READ_MIN", 2)
+    monkeypatch.setattr(streams, "READ_MAX", 2)
+    monkeypatch.setattr(streams, "READ_MIN", 2)
     finish(broker, *(f"t{number}" for number in range(5)))
     redis_of(broker).xadd(QueueKeys(QUEUE).ends, {"end": "forged"})
     finish(broker, "last")
@@ -88,7 +90,7 @@ def test_entries_stay_while_the_database_is_away(
 
     finish(broker, "t1")
     with monkeypatch.context() as patched:
-        patched.setattr(collector, "_consumers", [fail])
+        patched.setattr(collector, "_consumers", [consumer(fail)])
         TaskEnds().run_tick(broker)
     assert waiting(broker) == 1
 
@@ -103,7 +105,7 @@ def test_an_end_that_the_database_refuses_does_not_stop_the_others(
         if "bad" in {each.end.task_id for each in ends}:
             raise DataError("too long")
 
-    monkeypatch.setattr(collector, "_consumers", [refuse, consumed.extend])
+    monkeypatch.setattr(collector, "_consumers", [consumer(refuse), consumer(consumed.extend)])
     finish(broker, "t1", "bad", "t2")
 
     collect(broker)
@@ -122,7 +124,7 @@ def test_an_end_is_stored_if_the_row_it_refers_to_is_deleted_meanwhile(
         if refusals:
             raise refusals.pop()
 
-    monkeypatch.setattr(collector, "_consumers", [refuse_once, consumed.extend])
+    monkeypatch.setattr(collector, "_consumers", [consumer(refuse_once), consumer(consumed.extend)])
     finish(broker, "t1")
 
     collect(broker)
@@ -137,9 +139,9 @@ def test_an_end_that_cannot_be_consumed_stays_and_holds_up_no_other(
         if any(each.end.task_id.startswith("evil") for each in ends):
             raise KeyError("unexpected")
 
-    monkeypatch.setattr(collector, "READ_MIN", 2)
-    monkeypatch.setattr(collector, "READ_MAX", 2)
-    monkeypatch.setattr(collector, "_consumers", [fail, consumed.extend])
+    monkeypatch.setattr(streams, "READ_MIN", 2)
+    monkeypatch.setattr(streams, "READ_MAX", 2)
+    monkeypatch.setattr(collector, "_consumers", [consumer(fail), consumer(consumed.extend)])
     finish(broker, "evil1", "evil2", "t1", "t2", queue="mixed")
     finish(broker, "t3")
 
@@ -149,7 +151,7 @@ def test_an_end_that_cannot_be_consumed_stays_and_holds_up_no_other(
     collect(broker, "mixed")
     left = waiting(broker, "mixed")
     FailedRow.objects.update(paused_until=timezone.now())
-    monkeypatch.setattr(collector, "_consumers", [consumed.extend])
+    monkeypatch.setattr(collector, "_consumers", [consumer(consumed.extend)])
 
     assert (read_through, told, left) == ({QUEUE}, ["t1", "t2", "t3"], 2)
     assert collect(broker, "mixed") == {"mixed"}
@@ -166,7 +168,7 @@ def test_what_is_read_from_redis_is_read_before_the_transaction(
         seen.append(connection.in_atomic_block)
         return lambda: seen.append(connection.in_atomic_block)
 
-    monkeypatch.setattr(collector, "_preparers", [prepare])
+    monkeypatch.setattr(collector, "_consumers", [collector.Consumer(prepare), consumer(consumed.extend)])
     finish(broker, "t1")
 
     collect(broker)

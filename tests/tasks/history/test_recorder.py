@@ -69,9 +69,9 @@ def test_the_duty_moves_runs_and_leaves_the_stream_empty(broker: Broker):
 
 
 def test_streams_of_more_queues_than_are_read_at_once_are_emptied(broker: Broker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tasks.history.record.QUEUES_MAX", 2)
-    monkeypatch.setattr("tasks.history.record.READ_MAX", 2)
-    monkeypatch.setattr("tasks.history.record.READ_MIN", 2)
+    monkeypatch.setattr("runqy.maintenance.streams.QUEUES_MAX", 2)
+    monkeypatch.setattr("runqy.maintenance.streams.READ_MAX", 2)
+    monkeypatch.setattr("runqy.maintenance.streams.READ_MIN", 2)
     queues = [f"q{number}" for number in range(5)]
     for number, queue in enumerate(queues):
         finish(broker, number, queue)

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 
@@ -44,6 +43,9 @@ from tasks.operations import build_task, ensure_enabled, task_id_used
 
 ROWS_PER_INSERT = 1000
 AUDIT_KIND = "batch"
+MAX_WAITING_MEMBERS = 500_000
+MAX_WAITING_BYTES = 256 << 20
+"""What members and callbacks of batches may take in the database for a sub-queue, and half of it for one key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +308,7 @@ def _ensure_room(batch: Batch, added: Iterable[tuple[str, Waiting]], *, is_store
         _await_others([f"queue {queue}" for queue in by_queue] + [f"owner {batch.owner}"])
     for condition, new, share, whose in limits:
         found = sum_waiting_members(condition) + (-new if is_stored else Waiting())
-        count, size_bytes = settings.RUNQY_BATCH_MEMBERS // share, settings.RUNQY_BATCH_MEMORY // share
+        count, size_bytes = MAX_WAITING_MEMBERS // share, MAX_WAITING_BYTES // share
         if found.count > 0 and new.count and found.count + new.count > count:
             raise BatchesFull(f"{found.count:,} members of batches wait {whose}; at most {count:,} may.")
         if found.size_bytes > 0 and new.size_bytes and found.size_bytes + new.size_bytes > size_bytes:

@@ -18,7 +18,7 @@ from runqy.accounts.identities import find_identity, is_guessable
 from runqy.accounts.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.server.dataplane.application import Application
-from runqy.server.dataplane.bodies import BodyReader
+from runqy.server.dataplane.bodies import MEMORY_FOR_BODIES, BodyReader
 from runqy.server.dataplane.application import Drain
 from runqy.server.dataplane.endpoints import HotEndpoints
 from runqy.server.dataplane.wsgi import BoundedExecutor
@@ -83,7 +83,9 @@ def build_application() -> Application:
 
     return Application(
         wsgi=wsgi_application,
-        bodies=BodyReader(max_bytes=settings.RUNQY_MAX_BODY_SIZE, memory_bytes=settings.RUNQY_BODY_MEMORY),
+        bodies=BodyReader(
+            max_bytes=settings.RUNQY_MAX_BODY_SIZE, memory_bytes=MEMORY_FOR_BODIES * settings.RUNQY_MAX_BODY_SIZE
+        ),
         drain=drain,
         django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
         is_authenticated=is_authenticated,

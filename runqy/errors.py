@@ -183,7 +183,7 @@ class ConfigurationUnavailable(RunqyError, code="configuration_unavailable", sta
 
 
 class ConfigurationUnconfirmed(RunqyError, code="configuration_unconfirmed", status=503):
-    """The configuration has not been confirmed by Redis or the database within RUNQY_CONFIG_MAX_AGE."""
+    """The configuration has not been confirmed by Redis or the database for a minute."""
 
 
 class VaultLocked(RunqyError, code="vaults_locked", status=503):

@@ -29,7 +29,6 @@ RUNQY_HOME = env.path(
     "to its user",
 )
 PORT = env.count("PORT", 3000, lowest=1, highest=65535, help="port that the server listens on")
-DEBUG = env.flag("DEBUG", help="Django's debug mode; never enable it in production")
 RUNQY_ENVIRONMENT = env.text(
     "RUNQY_ENVIRONMENT",
     help="name of the environment, a badge on every admin page: `production` is red, `staging` amber, any other blue",
@@ -41,12 +40,6 @@ RUNQY_PUBLIC_URL = env.parsed(
     "",
     help="URL at which browsers reach the server, `https://runqy.example.com`; links of "
     "[alerts](alerts.md) begin with it, and are paths without it",
-)
-RUNQY_DOCS_URL = env.parsed(
-    "RUNQY_DOCS_URL",
-    connection_urls.parse_page_url,
-    "",
-    help="URL at which you publish this documentation (`make docs`); the start page and Swagger link to it",
 )
 RUNQY_ALERT_WEBHOOK_URL = env.text("RUNQY_ALERT_WEBHOOK_URL", help="where [alerts](alerts.md) are sent")
 RUNQY_ALERT_WEBHOOK_SECRET = env.text(
@@ -63,8 +56,11 @@ EMAIL_HOST = env.text(
 EMAIL_PORT = env.count("EMAIL_PORT", 587, lowest=1, highest=65535, help="port of the mail server")
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", help="user of the mail server; unset: no login")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", help="password of the mail server")
-EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", help="encrypt by STARTTLS, usual on port 587")
-EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", help="encrypt from the first byte, usual on port 465")
+EMAIL_USE_SSL = EMAIL_PORT == 465  # RFC 8314: what listens there expects TLS from the first byte
+EMAIL_USE_TLS = (
+    env.flag("EMAIL_USE_TLS", help="encrypt by STARTTLS, usual on port 587; port 465 is always encrypted")
+    and not EMAIL_USE_SSL
+)
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", help="sender of e-mails, `runqy <runqy@example.com>`")
 LOGGING = logs.dict_config(env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info", help="debug, info, warning, error"))
 logs.configure_structlog()
@@ -113,32 +109,16 @@ RUNQY_VAULT_MASTER_KEY = env.parsed(
     "encrypts, all decrypt. Unset: vaults respond 503",
 )
 RUNQY_AUDIT_KEPT_S = env.seconds(
-    "RUNQY_AUDIT_KEPT", 0, help="how long records of the [audit](audit.md#retention) are kept, `8760h`; 0: no limit"
-)
-RUNQY_DELIVERIES_KEPT_S = env.seconds(
-    "RUNQY_DELIVERIES_KEPT",
-    90 * 24 * 3600,
-    help="how long [deliveries of secrets](vaults.md#deliveries-of-secrets) are kept; 0: no limit",
-)
-RUNQY_CONFIG_MAX_AGE_S = env.seconds(
-    "RUNQY_CONFIG_MAX_AGE",
-    60,
-    lowest=10,
-    help="how long a web process delivers secrets and serves administration while neither Redis nor the "
-    "database confirms the configuration; then 503 `configuration_unconfirmed`; tasks are not "
-    "affected; at least `10s`",
+    "RUNQY_AUDIT_KEPT",
+    0,
+    help="how long records of the [audit](audit.md#retention) are kept, and [deliveries of "
+    "secrets](vaults.md#deliveries-of-secrets), `8760h`; 0: no limit, deliveries 90 days",
 )
 RUNQY_RATE_LIMIT = env.rate(
     "RUNQY_RATE_LIMIT",
     None,
     help="rate limit of each API key, `50/s`, `600/m` or `10000/h`; beyond it 429. A key with its own "
     "`rate_limit` uses that instead",
-)
-RUNQY_REGISTRATION_LIMIT = env.rate(
-    "RUNQY_REGISTRATION_LIMIT",
-    Rate(1200, 60),
-    help="rate limit of worker registrations of each API key, one for each queue of a worker; beyond it "
-    "429, and workers retry. `off`: no limit",
 )
 RUNQY_AUTH_FAILURE_LIMIT = env.rate(
     "RUNQY_AUTH_FAILURE_LIMIT",
@@ -187,16 +167,6 @@ RUNQY_HTTPS = env.flag(
 )
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag(
-    "RUNQY_HSTS_INCLUDE_SUBDOMAINS",
-    help="with `RUNQY_HTTPS`, HSTS for all subdomains of this host too, for a year: set it only if each of"
-    " them is reached by https",
-)
-SECURE_HSTS_PRELOAD = env.flag(
-    "RUNQY_HSTS_PRELOAD",
-    help="with `RUNQY_HTTPS`, allow browsers' lists of hosts that are only reached by https to include "
-    "this one; hard to undo",
-)
 
 env.section = "Database and Redis"
 _sqlite = {
@@ -327,20 +297,6 @@ RUNQY_ARCHIVE_MAX_TASKS = env.count(
     help="how many archived tasks each Redis queue keeps, those that expire last, 1 to 10,000,000; each "
     "takes about 1 KiB of Redis in addition to its payload. Go's workers keep 10,000",
 )
-RUNQY_MAX_SCHEDULES_BY_KEY = env.count(
-    "RUNQY_MAX_SCHEDULES_BY_KEY",
-    1000,
-    lowest=1,
-    highest=1_000_000,
-    help="how many schedules an API key may create; those that exist stay",
-)
-RUNQY_MAX_SCHEDULES_BY_QUEUE = env.count(
-    "RUNQY_MAX_SCHEDULES_BY_QUEUE",
-    10_000,
-    lowest=1,
-    highest=1_000_000,
-    help="how many schedules a queue may have, apart from those of queue files of the server; those that exist stay",
-)
 RUNQY_TASK_OUTPUT = env.flag(
     "RUNQY_TASK_OUTPUT",
     default=True,
@@ -384,12 +340,8 @@ RUNQY_LEASE_S = env.seconds(
     "RUNQY_LEASE",
     constants.LEASE_S,
     lowest=1,
-    help="duration of a task's lease, which its worker extends. Do not change it if Go workers use the same Redis",
-)
-RUNQY_RECOVERY_GRACE_S = env.seconds(
-    "RUNQY_RECOVERY_GRACE",
-    constants.RECOVERY_GRACE_S,
-    help="how long after the end of a lease a task is recovered; allows for clock differences",
+    help="duration of a task's lease, which its worker extends. A task is recovered as long again after its end, at "
+    "most 30 s after it. Do not change it if Go workers use the same Redis",
 )
 
 env.section = "A web process"
@@ -397,52 +349,29 @@ WEB_CONCURRENCY = env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256, help="w
 RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size(
     "RUNQY_MAX_BODY_SIZE",
     50 << 20,
-    help="largest body of a request, forms and their files included; 1 MiB without a valid key or the "
-    "session of a user under `runqy serve`",
+    help="largest body of a request, forms and their files included; 1 MiB without a valid key or the session of a "
+    "user under `runqy serve`. All bodies of a web process take at most five times as much memory: a quarter of it "
+    "those without a valid key or session, and of sessions up to 1 MiB; three quarters those over 1 MiB, half those of "
+    "one key. Beyond it 503 with `Retry-After`, and large bodies are not read",
 )
 # In memory only: BodySizeMiddleware limits the body, and no temporary file is written.
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = RUNQY_MAX_BODY_SIZE
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page has seven for each entry
-RUNQY_BODY_MEMORY = env.size(
-    "RUNQY_BODY_MEMORY",
-    256 << 20,
-    help="memory of a web process for the bodies of all its requests: a quarter of it for those without a "
-    "valid key or session, and of sessions up to 1 MiB; three quarters for bodies over 1 MiB, half for those of one "
-    "key. Beyond it 503 with `Retry-After`, and large bodies are not read. Never less than `RUNQY_MAX_BODY_SIZE`",
-)
-RUNQY_BATCH_MEMBERS = env.count(
-    "RUNQY_BATCH_MEMBERS",
-    500_000,
-    help="members of batches that may wait in the database to be enqueued on a sub-queue, and half as many of one key; "
-    "more get 429 `batches_full`",
-)
-RUNQY_BATCH_MEMORY = env.size(
-    "RUNQY_BATCH_MEMORY",
-    256 << 20,
-    help="bytes that waiting members and callbacks of batches may take in the database for a sub-queue, and half of "
-    "that of one key; more get 429 `batches_full`",
-)
 RUNQY_DJANGO_THREADS = env.count(
     "RUNQY_DJANGO_THREADS",
     4,
     lowest=1,
     highest=256,
     help="threads of a web process that run the admin and most of the API; at most 128 further requests "
-    "wait for one, for at most 5 s, others get 503. Under a plain WSGI server: how many threads it has",
+    "wait for one, for at most 5 s, others get 503. Under a plain WSGI server: "
+    "how many threads it has; half of them, at most 16, may wait for results",
 )
 RUNQY_MAX_WAITERS = env.count(
     "RUNQY_MAX_WAITERS",
     5000,
     help="requests of a web process that may wait for results or follow events, streams or logs, half of them with "
     "one key; one more gets 503 `too_many_waiters`",
-)
-RUNQY_WSGI_WAITERS = env.count(
-    "RUNQY_WSGI_WAITERS",
-    16,
-    help="of those, the requests that hold a thread, at most half of `RUNQY_DJANGO_THREADS`: all under a plain WSGI "
-    "server, whose number of threads that setting then has to be. Such a server does not report disconnected clients, "
-    "so a wait holds its thread to its end",
 )
 RUNQY_DRAIN_S = env.seconds(
     "RUNQY_DRAIN_S",
@@ -451,4 +380,25 @@ RUNQY_DRAIN_S = env.seconds(
     help="how long a web process continues after SIGTERM while `/readyz` responds 503, so that load "
     "balancers stop sending requests: [how to choose "
     "it](../how-to/zero-downtime-upgrade.md)",
+)
+
+# Delete these with the release after 1.0.
+RUNQY_REMOVED = env.find_removed(
+    {
+        "DEBUG": "Django's debug mode is off.",
+        "EMAIL_USE_SSL": "TLS from the first byte is used on EMAIL_PORT 465, and on no other port.",
+        "RUNQY_BATCH_MEMBERS": "500,000 members of batches may wait for a sub-queue.",
+        "RUNQY_BATCH_MEMORY": "256 MiB of members of batches may wait for a sub-queue.",
+        "RUNQY_BODY_MEMORY": "Bodies may take five times RUNQY_MAX_BODY_SIZE.",
+        "RUNQY_CONFIG_MAX_AGE": "The configuration has to be confirmed within 60 s.",
+        "RUNQY_DELIVERIES_KEPT": "Deliveries are kept while it is set; without it for RUNQY_AUDIT_KEPT, or 90 days.",
+        "RUNQY_DOCS_URL": "Pages do not link to the documentation.",
+        "RUNQY_HSTS_INCLUDE_SUBDOMAINS": "HSTS is for this host alone; a proxy may send another header.",
+        "RUNQY_HSTS_PRELOAD": "HSTS is for this host alone; a proxy may send another header.",
+        "RUNQY_MAX_SCHEDULES_BY_KEY": "An API key may create 1,000 schedules.",
+        "RUNQY_MAX_SCHEDULES_BY_QUEUE": "A queue may have 10,000 schedules.",
+        "RUNQY_RECOVERY_GRACE": "A task is recovered RUNQY_LEASE after the end of its lease, at most 30 s after it.",
+        "RUNQY_REGISTRATION_LIMIT": "Each API key may register 1,200 workers a minute.",
+        "RUNQY_WSGI_WAITERS": "Half of RUNQY_DJANGO_THREADS may wait, at most 16.",
+    }
 )

@@ -4,7 +4,6 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from queues.catalog import AllowedQueues, ResolvedQueue
@@ -22,6 +21,8 @@ from schedules.queries import filter_schedules, find_target, get_schedule
 from schedules.specs import ScheduleSpec
 from tasks.operations import build_task
 
+MAX_SCHEDULES_BY_KEY, MAX_SCHEDULES_BY_QUEUE = 1000, 10_000
+"""How many may exist, apart from those of queue files of the server."""
 _TIMING = ("cron", "every_s", "time_zone", "jitter_s", "starts_at", "ends_at")
 _AUDIT_KIND = "schedule"
 _COLUMNS = tuple(field.name for field in fields(ScheduleSpec))
@@ -85,11 +86,11 @@ def save_schedule(  # noqa: PLR0913 (each is a fact about the change)
 def _check_limits(queue: str) -> None:
     """Raise ObjectLimitReached if the queue, or the key that makes the request, has all its schedules."""
     actor, of_queue = current_actor(), Schedule.objects.filter(parent_queue=queue)
-    if of_queue.count() >= (limit := settings.RUNQY_MAX_SCHEDULES_BY_QUEUE):
-        raise ObjectLimitReached(f"The queue {queue} has {limit:,} schedules (RUNQY_MAX_SCHEDULES_BY_QUEUE).")
+    if of_queue.count() >= (limit := MAX_SCHEDULES_BY_QUEUE):
+        raise ObjectLimitReached(f"The queue {queue} has {limit:,} schedules, the most that a queue may have.")
     of_key = Schedule.objects.filter(created_by__kind=actor.kind.value, created_by__id=actor.id)
-    if actor.kind is ActorKind.KEY and of_key.count() >= (limit := settings.RUNQY_MAX_SCHEDULES_BY_KEY):
-        raise ObjectLimitReached(f"This key has created {limit:,} schedules (RUNQY_MAX_SCHEDULES_BY_KEY).")
+    if actor.kind is ActorKind.KEY and of_key.count() >= (limit := MAX_SCHEDULES_BY_KEY):
+        raise ObjectLimitReached(f"This key has created {limit:,} schedules, the most that a key may create.")
 
 
 def check_schedule(broker: Broker, *, requested: NewTask, resolved: ResolvedQueue) -> None:

@@ -10,7 +10,7 @@ from django.db import connections
 from queues.catalog import QueueCatalog
 from queues.queries import get_catalog, get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S, RECOVERY_GRACE_S
 from runqy.broker.duties.cancellations import enforce_cancellations
 from runqy.broker.duties.foreign_ends import ForeignEndSearch
 from runqy.broker.duties.forwarder import forward_due
@@ -72,7 +72,7 @@ class Recoverer(RedisDuty):
     interval_s = 10.0
 
     def __init__(self, grace_s: int | None = None) -> None:
-        self._grace_s = settings.RUNQY_RECOVERY_GRACE_S if grace_s is None else grace_s
+        self._grace_s = min(settings.RUNQY_LEASE_S, RECOVERY_GRACE_S) if grace_s is None else grace_s
         self._watch = LeaselessWatch()
 
     async def run(self, broker: Broker) -> None:

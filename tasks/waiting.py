@@ -301,7 +301,7 @@ class ResultWaiters:
             raise TooManyWaiters
         if client.holds_thread and self._thread_count >= limits.threads:
             raise TooManyWaiters(
-                "The server has reached its limit of threads that wait for results (RUNQY_WSGI_WAITERS)."
+                "The server has reached its limit of threads that wait for results (RUNQY_DJANGO_THREADS)."
             )
         if self._client_counts[client.id] >= limits.per_client:
             raise TooManyWaiters("The API key has reached its limit of waiting requests: half of RUNQY_MAX_WAITERS.")

@@ -18,6 +18,8 @@ from tasks.waiting import ResultWaiters, WaiterLimits
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 24 * 3600.0
+MAX_WAITING_THREADS = 16
+"""How many threads waits may hold: under a plain WSGI server each wait holds one to its end."""
 """How long a thread waits for one coroutine. Waits and streams have limits of their own, which are shorter."""
 
 
@@ -85,7 +87,7 @@ class BlockingIterator:
 
 def waiter_limits() -> WaiterLimits:
     """Return how many clients of a process may wait. Those that hold a thread are at most half of Django's."""
-    threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
+    threads = min(MAX_WAITING_THREADS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
     return WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads)
 
 

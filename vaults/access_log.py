@@ -35,6 +35,8 @@ from vaults.queries import list_queues_by_vault
 
 log = structlog.get_logger()
 
+DELIVERIES_KEPT_S = 90 * 24 * 3600
+"""How long deliveries are kept if RUNQY_AUDIT_KEPT is not set."""
 _failures = RowFailures("delivery of secrets")
 
 
@@ -99,10 +101,12 @@ def store_deliveries() -> int:
 
 
 def find_old_deliveries() -> QuerySet[VaultDelivery]:
-    """Return records older than RUNQY_DELIVERIES_KEPT, but not those of live workers. Raise BrokerUnavailable."""
-    until = timezone.now() - timedelta(seconds=settings.RUNQY_DELIVERIES_KEPT_S)
+    """Return records older than RUNQY_AUDIT_KEPT, but not those of live workers. Raise BrokerUnavailable."""
+    until = timezone.now() - timedelta(seconds=settings.RUNQY_AUDIT_KEPT_S or DELIVERIES_KEPT_S)
     old = VaultDelivery.objects.filter(at__lt=until)
-    if not settings.RUNQY_DELIVERIES_KEPT_S or not old.exists():
+    # The removed setting may have kept records for longer: none goes before its operator has read the warning.
+    is_kept = any(setting.name == "RUNQY_DELIVERIES_KEPT" for setting in settings.RUNQY_REMOVED)
+    if is_kept or not old.exists():
         return old.none()
     live = [record.worker_id for record in list_worker_records(get_broker())]
     return old.exclude(worker_id__in=live)

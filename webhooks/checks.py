@@ -44,10 +44,7 @@ def check_email(**_: Any) -> list[CheckMessage]:
     except ValidationError:
         hint = "Set DEFAULT_FROM_EMAIL to the sender, such as runqy <runqy@example.com>."
         found.append(Error("EMAIL_HOST is set, but DEFAULT_FROM_EMAIL is not an address.", hint=hint, id="runqy.E010"))
-    if settings.EMAIL_USE_TLS and settings.EMAIL_USE_SSL:
-        hint = "Set EMAIL_USE_TLS for port 587, EMAIL_USE_SSL for port 465."
-        found.append(Error("EMAIL_USE_TLS and EMAIL_USE_SSL are mutually exclusive.", hint=hint, id="runqy.E011"))
     if settings.EMAIL_HOST_PASSWORD and not (settings.EMAIL_USE_TLS or settings.EMAIL_USE_SSL):
-        hint = "Set EMAIL_USE_TLS or EMAIL_USE_SSL."
+        hint = "Set EMAIL_USE_TLS, or EMAIL_PORT to 465."
         found.append(Warning("The password of the mail server is sent unencrypted.", hint=hint, id="runqy.W012"))
     return found

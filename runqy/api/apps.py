@@ -1,6 +1,9 @@
 """The app configuration."""
 
 from django.apps import AppConfig
+from django.conf import settings
+
+from runqy.core.environment.variables import warn_of_removed
 
 
 class ApiConfig(AppConfig):
@@ -11,3 +14,5 @@ class ApiConfig(AppConfig):
 
     def ready(self) -> None:
         from runqy.api import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)
+
+        warn_of_removed(settings.RUNQY_REMOVED)  # each process with Django comes here once, after logging is configured

@@ -22,6 +22,8 @@ from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.redis_connection import get_broker
 
+REGISTRATION_LIMIT = Rate(1200, 60)
+"""Registrations of workers with a key, one for each queue of a worker. Beyond it 429, and workers retry."""
 _failures = FailureLog("requests_counted")
 
 
@@ -92,8 +94,7 @@ def key_limiter(identity: Identity) -> RateLimiter:
 
 
 def registration_limiter(identity: Identity) -> RateLimiter:
-    source = "for registrations (RUNQY_REGISTRATION_LIMIT)"
-    return _limiter_of_key("registrations", identity, settings.RUNQY_REGISTRATION_LIMIT, source)
+    return _limiter_of_key("registrations", identity, REGISTRATION_LIMIT, "for registrations")
 
 
 def _limiter_of_key(scope: str, identity: Identity, rate: Rate | None, source: str) -> RateLimiter:
@@ -151,7 +152,7 @@ class ApiKeyThrottle(BaseThrottle):
 
 
 class RegistrationThrottle(ApiKeyThrottle):
-    """Limit the registrations of workers with a key to RUNQY_REGISTRATION_LIMIT.
+    """Limit the registrations of workers with a key to REGISTRATION_LIMIT.
 
     Each registration without a worker_id is another worker, whose claim and user stay in Redis for some minutes.
     """

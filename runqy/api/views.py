@@ -1,16 +1,10 @@
 """The start page, and the Swagger page that shows the OpenAPI schema. Public."""
 
-from typing import Any
-
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView, TemplateView
-from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularSwaggerSplitView
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from runqy.api.exceptions import problem_http_response
 from runqy.errors import MethodRefused
@@ -32,9 +26,6 @@ class StartPageView(TemplateView):
 
     http_method_names = ("get", "head")
     template_name = "api/start.html"
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return {**super().get_context_data(**kwargs), "docs_url": settings.RUNQY_DOCS_URL}
 
     def http_method_not_allowed(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         return refuse_method(request)
@@ -59,9 +50,3 @@ class SwaggerView(SpectacularSwaggerSplitView):
     permission_classes = ()
     throttle_classes = ()
     url_name = "schema"
-
-    @extend_schema(exclude=True)
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
-        response.data["docs_url"] = settings.RUNQY_DOCS_URL
-        return response

@@ -4,7 +4,7 @@ LEASE_S = 30
 """The duration of a lease. Go's recoverer sees only the score that results from it."""
 
 RECOVERY_GRACE_S = 30
-"""How long after its end an expired lease is left alone, in case the clocks of worker and maintenance differ."""
+"""How long an expired lease is left alone at most, in case the clocks of worker and maintenance differ."""
 
 HEARTBEAT_S = 5
 HEARTBEAT_TTL_S = 2 * HEARTBEAT_S

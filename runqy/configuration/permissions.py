@@ -10,7 +10,7 @@ from runqy.errors import ConfigurationUnconfirmed
 
 
 class HasConfirmedConfiguration(BasePermission):
-    """Refuse requests while neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE.
+    """Refuse requests while neither Redis nor the database has confirmed the configuration for CONFIRMED_FOR_S.
 
     The request's key may have been revoked meanwhile. Viewsets that return no secrets and administer nothing override
     `needs_confirmed_configuration`.

@@ -42,6 +42,8 @@ CHECK_EVERY_S = 0.3
 PROPAGATION_S = HANGS_AFTER_S + CHECK_EVERY_S
 """How long after its publication a change is known to every process that reaches either store."""
 
+CONFIRMED_FOR_S = 60
+"""How long secrets and administration are served after a store has last confirmed the configuration."""
 MAX_AGE_S = POLL_EVERY_S
 NEWEST_WAIT_S = 1.0
 """How long a caller that needs the newest configuration waits before it uses the known one."""
@@ -148,8 +150,8 @@ class SnapshotCache:
         return self._snapshot
 
     def is_confirmed(self) -> bool:
-        """Return whether the database or Redis confirmed the snapshot within RUNQY_CONFIG_MAX_AGE."""
-        return clock.monotonic_s() - self.confirmed_at <= settings.RUNQY_CONFIG_MAX_AGE_S
+        """Return whether the database or Redis confirmed the snapshot within CONFIRMED_FOR_S."""
+        return clock.monotonic_s() - self.confirmed_at <= CONFIRMED_FOR_S
 
     def refresh(self) -> None:
         """Apply newer documents of the database or, while it is unavailable, of Redis. Blocks."""
@@ -341,7 +343,7 @@ def apply(documents: Iterable[Document]) -> None:
 
 
 def is_confirmed() -> bool:
-    """Return whether the database or Redis confirmed the snapshot within RUNQY_CONFIG_MAX_AGE.
+    """Return whether the database or Redis confirmed the snapshot within CONFIRMED_FOR_S.
 
     Raise ConfigurationUnavailable.
     """

@@ -42,8 +42,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
     return MovingClock(monkeypatch)
 
 
-def test_waiting_members_are_limited_by_key_and_by_queue(client: ApiClient, steps: Steps, settings: Any):
-    settings.RUNQY_BATCH_MEMBERS = 20
+def test_waiting_members_are_limited_by_key_and_by_queue(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(operations, "MAX_WAITING_MEMBERS", 20)
     first, second, third = new_key(), new_key(), new_key()
 
     assert first.post("/batches", jobs(15)).status_code == 201  # alone, more than its half
@@ -59,8 +61,10 @@ def test_waiting_members_are_limited_by_key_and_by_queue(client: ApiClient, step
     assert [key.post("/batches", jobs(1)).status_code for key in (first, third)] == [201, 201]
 
 
-def test_bytes_of_waiting_members_and_callbacks_are_limited(client: ApiClient, steps: Steps, settings: Any):
-    settings.RUNQY_BATCH_MEMORY = 200_000
+def test_bytes_of_waiting_members_and_callbacks_are_limited(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(operations, "MAX_WAITING_BYTES", 200_000)
     large = {"callback": {"queue": "done", "payload": {"x": "y" * 60_000}}, "on": "failed", "close": True}
     first, second = new_key(), new_key()
 
@@ -78,9 +82,9 @@ def test_bytes_of_waiting_members_and_callbacks_are_limited(client: ApiClient, s
 
 
 def test_requests_that_arrive_at_the_same_time_are_limited_together(
-    client: ApiClient, steps: Steps, settings: Any, monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ):
-    settings.RUNQY_BATCH_MEMBERS = 20
+    monkeypatch.setattr(operations, "MAX_WAITING_MEMBERS", 20)
     keys, have_looked, once = [new_key() for _ in range(6)], Barrier(6), operations._once  # noqa: SLF001 (held back)
 
     def wait_for_others(*arguments: Any) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx2
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
-from django.test import override_settings
 from typer.testing import Result
 
+from batches import operations
 from batches.models import Batch, Member, WaitingMembers
 from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
@@ -126,8 +126,8 @@ def test_a_batch_that_cannot_be_filled_is_named(admin: Run, file: str, monkeypat
     monkeypatch.setattr(line_sending, "_PATIENCE_S", -1)
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
 
-    with override_settings(RUNQY_BATCH_MEMBERS=2):
-        result = admin("batch", "create", file, "-q", "mail")
+    monkeypatch.setattr(operations, "MAX_WAITING_MEMBERS", 2)
+    result = admin("batch", "create", file, "-q", "mail")
 
     assert result.exit_code != 0
     assert f"Batch {Batch.objects.get().pk} is open, with the lines through 1 of {file}." in result.stderr
@@ -138,8 +138,8 @@ def test_a_full_server_is_waited_for(admin: Run, file: str, monkeypatch: pytest.
     Path(file).write_text('{"n": 1}\n{"n": 2}\n')
     monkeypatch.setattr("time.sleep", lambda _: WaitingMembers.objects.all().delete())
 
-    with override_settings(RUNQY_BATCH_MEMBERS=2):
-        result = admin("batch", "create", file, "-q", "mail")
+    monkeypatch.setattr(operations, "MAX_WAITING_MEMBERS", 2)
+    result = admin("batch", "create", file, "-q", "mail")
 
     assert (result.exit_code, Batch.objects.get().total) == (0, 2)
     assert "at most 1 may. Trying again." in result.stderr

@@ -31,7 +31,7 @@ pytestmark = [
 
 CONFIG = {"name": "mail", "priority": 5, "deployment": {"git_url": "https://h/r.git", "startup_cmd": "python main.py"}}
 QUEUE = "/api/cli/queues/mail"
-CONFIG_MAX_AGE_S = 10
+CONFIRMED_FOR_S = 10
 """The lowest that there may be."""
 SOON_S = 25.0
 """Less than half of what a request takes at least that waits for the database."""
@@ -91,7 +91,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         "REDIS_URL": valkey.url,
         "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1",
         "RUNQY_DJANGO_THREADS": "4",
-        "RUNQY_CONFIG_MAX_AGE": f"{CONFIG_MAX_AGE_S}s",
+        "TESTS_CONFIRMED_FOR_S": str(CONFIRMED_FOR_S),
     }
     manage(variables, "migrate", "--no-input")
     web = WebProcess(folder, started="/livez", **variables)
@@ -222,7 +222,7 @@ def test_actions_work_while_other_requests_hang_beyond_the_limit_of_confirmation
     hanging = [instance.web.connect(_HANGING) for _ in range(40)]
 
     began_s, replies = time.monotonic(), list[Reply]()
-    while time.monotonic() < began_s + CONFIG_MAX_AGE_S + 1:  # longer than without a confirmation by Redis
+    while time.monotonic() < began_s + CONFIRMED_FOR_S + 1:  # longer than without a confirmation by Redis
         replies += [client.send_until_available("POST", f"{QUEUE}/{verb}") for verb in ("pause", "unpause")]
 
     assert {reply.status for reply in replies} == {200}

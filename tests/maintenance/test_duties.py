@@ -15,7 +15,7 @@ from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record_in_redis
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S, LEASE_S
 from runqy.broker.workers.records import LOST_TTL_S
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import Duty, make_duties
@@ -25,7 +25,7 @@ from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, Pendin
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock, indexes_of, message_of, put, state_of, take
 from tests.support.redis_client import redis_of
-from vaults.access_log import VaultGrant, record_delivery
+from vaults.access_log import DELIVERIES_KEPT_S, VaultGrant, record_delivery
 from vaults.duties import DeliveryRecorder
 from vaults.models import VaultDelivery
 
@@ -69,6 +69,22 @@ def test_the_recoverer_recovers_tasks_of_a_lost_worker(broker: Broker, clock: Mo
     Recoverer(grace_s=5).run_tick(broker)
 
     assert (early, indexes_of(broker, "t", "mail")) == (["active", "lease"], ["retry"])
+
+
+@pytest.mark.parametrize(("lease_s", "grace_s"), [(3, 3), (600, 30)])
+def test_the_grace_is_as_long_as_the_lease_but_at_most_30_s(
+    broker: Broker, clock: MovingClock, settings, lease_s: int, grace_s: int
+) -> None:
+    settings.RUNQY_LEASE_S = lease_s
+    put(broker, "t", queue="mail")
+    take(broker, queue="mail")
+    duty, found = Recoverer(), []
+    for wait_s in (LEASE_S + grace_s - 1, 2):  # its lease is that of its worker
+        clock.advance(wait_s)
+        duty.run_tick(broker)
+        found.append(indexes_of(broker, "t", "mail"))
+
+    assert found == [["active", "lease"], ["retry"]]
 
 
 def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
@@ -159,10 +175,10 @@ def test_the_delivery_recorder_moves_records_to_the_database(broker: Broker) -> 
     assert VaultDelivery.objects.get().worker_id == "w1"
 
 
-def test_old_records_of_deliveries_are_deleted(broker: Broker, settings) -> None:
+def test_old_records_of_deliveries_are_deleted(broker: Broker) -> None:
     record_delivery(worker_id="w1", queue="mail", grants=[VaultGrant(vault="v", versions={"A": 1}, state="s")])
     DeliveryRecorder().run_tick(broker)
-    VaultDelivery.objects.update(at=timezone.now() - timedelta(seconds=2 * settings.RUNQY_DELIVERIES_KEPT_S))
+    VaultDelivery.objects.update(at=timezone.now() - timedelta(seconds=2 * DELIVERIES_KEPT_S))
 
     RetentionRunner().run_tick(broker)
 

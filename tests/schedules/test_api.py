@@ -15,7 +15,7 @@ from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.core.api_keys import Role
 from runqy.errors import BrokerUnavailable
-from schedules import runner
+from schedules import operations, runner
 from schedules.models import Fire, Schedule
 from tests.api.client import ApiClient
 from tests.queues.samples import spec as queue_spec
@@ -281,8 +281,9 @@ def test_unpausing_what_is_not_paused_changes_nothing() -> None:
     assert (Schedule.objects.values().get(), AuditRecord.objects.count()) == (before, records)
 
 
-def test_schedules_are_limited_by_key_and_by_queue_and_those_that_exist_stay(settings: Any) -> None:
-    settings.RUNQY_MAX_SCHEDULES_BY_KEY, settings.RUNQY_MAX_SCHEDULES_BY_QUEUE = 2, 3
+def test_schedules_are_limited_by_key_and_by_queue_and_those_that_exist_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "MAX_SCHEDULES_BY_KEY", 2)
+    monkeypatch.setattr(operations, "MAX_SCHEDULES_BY_QUEUE", 3)
     keys = [create_api_key(name=name, role=Role.ADMIN, queues=["mail", "full"]).plain for name in ("one", "two")]
     first, second = map(ApiClient, keys)
 
@@ -295,7 +296,7 @@ def test_schedules_are_limited_by_key_and_by_queue_and_those_that_exist_stay(set
     assert created == [201, 201, 409, 201, 409]
     assert (refused["code"], refused["detail"]) == (
         "object_limit_reached",
-        "The queue mail has 3 schedules (RUNQY_MAX_SCHEDULES_BY_QUEUE).",
+        "The queue mail has 3 schedules, the most that a queue may have.",
     )
     assert create(second, "e", "full") == 201
     assert first.put("/api/schedules/a", BODY | {"name": "a", "cron": "@daily"}).status_code == 200

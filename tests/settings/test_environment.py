@@ -44,7 +44,7 @@ def test_an_empty_environment_is_a_server_on_this_machine(tmp_path: Path) -> Non
     assert database["ENGINE"].endswith("sqlite3")
     assert database["NAME"] == str(tmp_path / "db.sqlite3")
     assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
-    assert (settings["PORT"], settings["DEBUG"], settings["RUNQY_DEFAULT_MAX_RETRY"]) == (3000, False, 3)
+    assert (settings["PORT"], settings["RUNQY_HTTPS"], settings["RUNQY_DEFAULT_MAX_RETRY"]) == (3000, False, 3)
     assert settings["REDIS_TARGET"] == "<RedisTarget single 127.0.0.1:6379/0>"
     assert settings["REDIS_IS_CONFIGURED"] is False
 
@@ -79,6 +79,23 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
     assert settings["DATABASES"]["default"]["NAME"] == str(tmp_path / "elsewhere.db")
 
 
+@pytest.mark.parametrize(
+    ("variables", "starttls", "tls"),
+    [
+        ({}, False, False),
+        ({"EMAIL_USE_TLS": "true"}, True, False),
+        ({"EMAIL_PORT": "465"}, False, True),
+        ({"EMAIL_PORT": "465", "EMAIL_USE_TLS": "true"}, False, True),
+    ],
+)
+def test_mail_is_encrypted_from_the_first_byte_on_port_465(
+    tmp_path: Path, variables: dict[str, str], starttls: bool, tls: bool
+) -> None:
+    settings = settings_with(tmp_path, **variables)
+
+    assert (settings["EMAIL_USE_TLS"], settings["EMAIL_USE_SSL"]) == (starttls, tls)
+
+
 def test_database_variables_mean_postgresql(tmp_path: Path) -> None:
     settings = settings_with(
         tmp_path,
@@ -106,7 +123,7 @@ def test_a_variable_is_also_read_from_the_file_that_its_sibling_names(tmp_path: 
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"DEBUG": "flase"}, "DEBUG: 'flase' is neither true nor false."),
+        ({"RUNQY_HTTPS": "flase"}, "RUNQY_HTTPS: 'flase' is neither true nor false."),
         ({"PORT": "0"}, "PORT: '0' is not a whole number from 1 to 65535."),
         ({"PORT": "three"}, "PORT: 'three' is not a whole number from 1 to 65535."),
         ({"RUNQY_MAX_BODY_SIZE": "big"}, "RUNQY_MAX_BODY_SIZE: 'big' is not a size such as 52428800 or 50MiB."),

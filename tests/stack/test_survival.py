@@ -46,7 +46,7 @@ def shared_server(redis_server: None, tmp_path_factory: pytest.TempPathFactory) 
     """Return a server with a queue whose task notes each of its runs; leases are short."""
     folder = tmp_path_factory.mktemp("survival")
     files = make_queue(folder, code=RUNS, settings=f"env_vars: {{RUNS: {folder / 'runs'}}}")
-    variables = {"QUEUE_WORKERS_DIR": str(files), "RUNQY_LEASE": "3s", "RUNQY_RECOVERY_GRACE": "1s"}
+    variables = {"QUEUE_WORKERS_DIR": str(files), "RUNQY_LEASE": "3s"}
     with environment.SERVER.client() as redis:
         redis.flushall()
     server = Serve(folder, "--migrate", **variables)

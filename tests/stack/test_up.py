@@ -389,7 +389,7 @@ def test_missing_git_is_a_one_line_error(tmp_path):
     ("name", "value", "sentence"),
     [
         ("PORT", "http", "PORT: 'http' is not a whole number from 1 to 65535.\n"),
-        ("DEBUG", "flase", "DEBUG: 'flase' is neither true nor false.\n"),
+        ("RUNQY_HTTPS", "flase", "RUNQY_HTTPS: 'flase' is neither true nor false.\n"),
         ("RUNQY_HOME", "/dev/null", "RUNQY_HOME: /dev/null cannot be used: File exists.\n"),
         ("QUEUE_WORKERS_DIR", "/nowhere", "runqy up: QUEUE_WORKERS_DIR is not a folder: /nowhere\n"),
     ],

@@ -27,9 +27,6 @@ WAITERS = 6
 _LIMITS = {
     "RUNQY_MAX_WAITERS": str(2 * WAITERS),
     "RUNQY_DJANGO_THREADS": str(WAITERS + 2),
-    # A server without a database that serves several tests knows what earlier ones published. Redis, emptied since,
-    # does not confirm that.
-    "RUNQY_CONFIG_MAX_AGE": "1h",
 }
 
 

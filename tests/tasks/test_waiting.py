@@ -331,11 +331,10 @@ def test_waits_that_hold_threads_have_a_limit_of_their_own(
     waiters.limits = WaiterLimits(total=6, threads=1)
     start_wait(threads, client, f"/queue/{task_id}?wait=120", waiters)
 
-    assert "RUNQY_WSGI_WAITERS" in problem(client.get(f"/queue/{task_id}?wait=120"))["detail"]
+    assert "RUNQY_DJANGO_THREADS" in problem(client.get(f"/queue/{task_id}?wait=120"))["detail"]
 
 
 def test_waits_leave_half_of_the_threads_to_others(settings: Any) -> None:
-    settings.RUNQY_WSGI_WAITERS = 16
     limits = []
     for settings.RUNQY_DJANGO_THREADS in (1, 4, 9, 256):
         limits.append(waiter_limits().threads)

@@ -21,6 +21,7 @@ from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
 from runqy.configuration.documents import signing_key
 from runqy.core import signing
+from runqy.core.environment.variables import RemovedSetting
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
 from runqy.maintenance.models import FailedRow
 from runqy.redis_connection import get_broker
@@ -261,13 +262,17 @@ def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
     store_deliveries()
     live("alive")
 
-    settings.RUNQY_DELIVERIES_KEPT_S = 0
+    settings.RUNQY_AUDIT_KEPT_S = 0  # no limit: of deliveries 90 days
     delete_old_rows()
-    kept_for_ever = VaultDelivery.objects.count()
-    settings.RUNQY_DELIVERIES_KEPT_S = 24 * 3600
+    kept = VaultDelivery.objects.count()
+    settings.RUNQY_AUDIT_KEPT_S = 24 * 3600
+    settings.RUNQY_REMOVED = (RemovedSetting(name="RUNQY_DELIVERIES_KEPT", instead=""),)
+    delete_old_rows()
+    kept_until_the_warning_was_read = VaultDelivery.objects.count()
+    settings.RUNQY_REMOVED = ()
     delete_old_rows(at_once=2)
 
-    assert kept_for_ever == 5
+    assert (kept, kept_until_the_warning_was_read) == (5, 5)
     assert {record.worker_id for record in VaultDelivery.objects.all()} == {"alive", "new"}
 
 

@@ -26,8 +26,10 @@ from tools.soak.api import Client
 from tools.soak.processes import ROOT, ManagedProcess, wait_for
 from tools.soak.report import Report
 
-LEASE_S, GRACE_S, RECOVERY_INTERVAL_S = 10, 10, 10
-"""A third of the default lease and grace, so that a run sees more faults. The interval of maintenance is fixed."""
+LEASE_S = GRACE_S = 10
+"""A third of the default, so that a run sees more faults. The grace is as long as the lease."""
+RECOVERY_INTERVAL_S = 10
+"""That of maintenance."""
 SHUTDOWN_S = 3
 START_S = 180.0  # a busy machine takes more than a minute
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -280,7 +282,6 @@ class Stack:
             "RUNQY_WORKER_API_KEY": self.worker_key,
             "RUNQY_VAULT_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
             "RUNQY_LEASE": f"{LEASE_S}s",
-            "RUNQY_RECOVERY_GRACE": f"{GRACE_S}s",
             "QUEUE_WORKERS_DIR": str(self.folder / "queues"),
             "WEB_CONCURRENCY": "2",
         }

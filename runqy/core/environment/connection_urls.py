@@ -67,14 +67,6 @@ def parse_public_url(url: str) -> str:
     return origin
 
 
-def parse_page_url(url: str) -> str:
-    """Return the URL of a page. Raise ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected a URL such as https://docs.example.com/runqy/")
-    return url
-
-
 def parse_origins(text: str) -> tuple[str, ...]:
     """Return the origins of a comma-separated list, spelled as browsers send them. Raise ValueError."""
     return tuple(parse_public_url(word.strip().lower()) for word in text.split(",") if word.strip())

@@ -6,17 +6,20 @@ The documentation lists the variables from these declarations, with their `help`
 import base64
 import binascii
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from environs import EnvError, FileAwareEnv
 
 from runqy.core.formats import durations, sizes
 from runqy.core.formats.durations import Rate
 from runqy.errors import choices_error
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -42,6 +45,21 @@ class Setting:
     shown_default: str
     """The default in words, where the value depends on the machine."""
     section: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedSetting:
+    """A variable that is set, but no longer read."""
+
+    name: str
+    instead: str
+    """A sentence: what happens without the variable, or what to set."""
+
+
+def warn_of_removed(settings: Iterable[RemovedSetting]) -> None:
+    """Log each of them. Called once by a process that would have read them, when its logging is configured."""
+    for setting in settings:
+        log.warning("setting_removed", setting=setting.name, instead=setting.instead)
 
 
 class Environment:
@@ -104,6 +122,17 @@ class Environment:
     def networks(self, name: str, *, help: str) -> tuple[Network, ...]:
         return self._declare(
             "networks", name, lambda text: tuple(ip_network(word) for word in parse_words(text)), (), help
+        )
+
+    def find_removed(self, instead: Mapping[str, str]) -> tuple[RemovedSetting, ...]:
+        """Return those of the removed variables that are set. `instead` has the sentence of each name.
+
+        A value is not looked at, so one that was never valid does not end the start.
+        """
+        return tuple(
+            RemovedSetting(name=self._label(name), instead=sentence)
+            for name, sentence in instead.items()
+            if os.environ.get(name) or os.environ.get(f"{name}_FILE") or self._fallbacks.get(name)
         )
 
     def _declare(  # noqa: PLR0913, PLR0917 (its callers have few)

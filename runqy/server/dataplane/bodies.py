@@ -15,6 +15,8 @@ ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
 """The part of the memory that bodies of requests without credentials may use."""
 
+MEMORY_FOR_BODIES = 5
+"""How many bodies of the largest size the memory of a process has room for."""
 LARGE_BYTES = 1 << 20
 LARGE_SHARE = 0.75
 """The part of the memory that larger bodies may use. It is reserved before they are read."""
@@ -48,7 +50,7 @@ class BodyMemory:
             is_full |= self._large_used.total() + size > self.large_limit
             is_full |= self._large_used[owner] + size > self.owner_limit
         if is_full or (not is_authenticated and self.anonymous_used + size > self.anonymous_limit):
-            raise ServerBusy("The server has reached its memory limit for request bodies (RUNQY_BODY_MEMORY).")
+            raise ServerBusy("The server has reached its memory limit for request bodies (RUNQY_MAX_BODY_SIZE).")
         self._add(size, size > LARGE_BYTES, is_authenticated=is_authenticated, owner=owner)
 
     def release(self, size: int, *, is_authenticated: bool, owner: str) -> None:

@@ -288,7 +288,7 @@ def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
 def _find_configuration_problem(*, is_redis_available: bool) -> str:
     if not get_cache().is_confirmed():
         return (
-            "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE. Workers get no "
+            "Neither Redis nor the database has confirmed the configuration for a minute. Workers get no "
             "secrets and administration is disabled; tasks are not affected."
         )
     try:

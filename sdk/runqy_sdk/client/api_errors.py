@@ -200,7 +200,7 @@ class ConfigurationUnavailable(ApiError):
 
 
 class ConfigurationUnconfirmed(ApiError):
-    """The configuration has not been confirmed by Redis or the database within RUNQY_CONFIG_MAX_AGE."""
+    """The configuration has not been confirmed by Redis or the database for a minute."""
 
     code = "configuration_unconfirmed"
     is_temporary = True

@@ -13,6 +13,7 @@ from queues.definitions import Deployment, LimitOverrides, QueueMode
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.api import throttling
 from runqy.api.throttling import registration_limiter
 from runqy.broker.streams import write_behind
 from runqy.broker.workers.heartbeats import write_heartbeat
@@ -437,8 +438,8 @@ def test_a_token_that_may_not_be_sent_to_the_repository_is_named(client: ApiClie
     assert GIT_TOKEN not in refused.content.decode()
 
 
-def test_a_key_that_registers_too_often_gets_a_retry_after(client: ApiClient, settings: Any) -> None:
-    settings.RUNQY_REGISTRATION_LIMIT = Rate(2, 3600)
+def test_a_key_that_registers_too_often_gets_a_retry_after(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttling, "REGISTRATION_LIMIT", Rate(2, 3600))
     other = ApiClient(create_api_key(name="gpu", role="worker").plain)
 
     responses = [client.post("/worker/register", {"queue": "simple"}) for _ in range(3)]

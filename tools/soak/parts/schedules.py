@@ -78,7 +78,7 @@ def run(options: Options, report: Report) -> None:
 def _fire_beside_odd_row(options: Options, report: Report) -> None:
     """Let many schedules be due each minute beside a stored one of another queue that raises at each try."""
     minutes = options.minutes or ODD_MINUTES
-    parts = StackParts(has_postgresql=True, has_networks=False, env={"RUNQY_MAX_SCHEDULES_BY_QUEUE": str(2 * GOOD)})
+    parts = StackParts(has_postgresql=True, has_networks=False)
     with running_stack(report, options.rng(PART), parts) as stack:
         report.section(f"{GOOD:,} schedules of each minute beside one that raises, for {minutes:g} minutes")
         if stack.database is None:

@@ -383,22 +383,21 @@ RUNQY_DRAIN_S = env.seconds(
 )
 
 # Delete these with the release after 1.0.
-RUNQY_REMOVED = env.find_removed(
-    {
-        "DEBUG": "Django's debug mode is off.",
-        "EMAIL_USE_SSL": "TLS from the first byte is used on EMAIL_PORT 465, and on no other port.",
-        "RUNQY_BATCH_MEMBERS": "500,000 members of batches may wait for a sub-queue.",
-        "RUNQY_BATCH_MEMORY": "256 MiB of members of batches may wait for a sub-queue.",
-        "RUNQY_BODY_MEMORY": "Bodies may take five times RUNQY_MAX_BODY_SIZE.",
-        "RUNQY_CONFIG_MAX_AGE": "The configuration has to be confirmed within 60 s.",
-        "RUNQY_DELIVERIES_KEPT": "Deliveries are kept while it is set; without it for RUNQY_AUDIT_KEPT, or 90 days.",
-        "RUNQY_DOCS_URL": "Pages do not link to the documentation.",
-        "RUNQY_HSTS_INCLUDE_SUBDOMAINS": "HSTS is for this host alone; a proxy may send another header.",
-        "RUNQY_HSTS_PRELOAD": "HSTS is for this host alone; a proxy may send another header.",
-        "RUNQY_MAX_SCHEDULES_BY_KEY": "An API key may create 1,000 schedules.",
-        "RUNQY_MAX_SCHEDULES_BY_QUEUE": "A queue may have 10,000 schedules.",
-        "RUNQY_RECOVERY_GRACE": "A task is recovered RUNQY_LEASE after the end of its lease, at most 30 s after it.",
-        "RUNQY_REGISTRATION_LIMIT": "Each API key may register 1,200 workers a minute.",
-        "RUNQY_WSGI_WAITERS": "Half of RUNQY_DJANGO_THREADS may wait, at most 16.",
-    }
-)
+REMOVED_VARIABLES = {
+    "DEBUG": "Django's debug mode is off.",
+    "EMAIL_USE_SSL": "TLS from the first byte is used on EMAIL_PORT 465, and on no other port.",
+    "RUNQY_BATCH_MEMBERS": "500,000 members of batches may wait for a sub-queue.",
+    "RUNQY_BATCH_MEMORY": "256 MiB of members of batches may wait for a sub-queue.",
+    "RUNQY_BODY_MEMORY": "Bodies may take five times RUNQY_MAX_BODY_SIZE.",
+    "RUNQY_CONFIG_MAX_AGE": "The configuration has to be confirmed within 60 s.",
+    "RUNQY_DELIVERIES_KEPT": "Deliveries are kept while it is set; without it for RUNQY_AUDIT_KEPT, or 90 days.",
+    "RUNQY_DOCS_URL": "Pages do not link to the documentation.",
+    "RUNQY_HSTS_INCLUDE_SUBDOMAINS": "HSTS is for this host alone; a proxy may send another header.",
+    "RUNQY_HSTS_PRELOAD": "HSTS is for this host alone; a proxy may send another header.",
+    "RUNQY_MAX_SCHEDULES_BY_KEY": "An API key may create 1,000 schedules.",
+    "RUNQY_MAX_SCHEDULES_BY_QUEUE": "A queue may have 10,000 schedules.",
+    "RUNQY_RECOVERY_GRACE": "A task is recovered RUNQY_LEASE after the end of its lease, at most 30 s after it.",
+    "RUNQY_REGISTRATION_LIMIT": "Each API key may register 1,200 workers a minute.",
+    "RUNQY_WSGI_WAITERS": "Half of RUNQY_DJANGO_THREADS may wait, at most 16.",
+}
+RUNQY_REMOVED = env.find_removed(REMOVED_VARIABLES)

@@ -57,7 +57,7 @@ def make_wheel(path: Path, name: str, code: str) -> None:
     lines = [f"{name},sha256={_digest(text)},{len(text)}" for name, text in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,"]) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as wheel:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for file, text in files.items():
             wheel.writestr(file, text)
 

@@ -390,9 +390,9 @@ def test_a_checkout_that_grows_too_large_is_removed_and_names_the_limit(
     good = deploy(deployment_spec(repository, folder), CommandRunner())
     repository.commit(files)
 
-    deployed = deploy(deployment_spec(repository, folder, max_checkout_bytes=8 << 20), CommandRunner())
+    deployed = deploy(deployment_spec(repository, folder, max_deployment_bytes=80 << 20), CommandRunner())
 
-    assert deployed.problem.startswith("git checkout writes more than 8 MiB (RUNQY_MAX_CHECKOUT_BYTES)")
+    assert deployed.problem.startswith("git checkout writes more than 8 MiB (a tenth of RUNQY_MAX_DEPLOYMENT_BYTES)")
     assert deployed.commit == good.commit
     assert [path for path in (folder / "mail" / "checkouts").iterdir() if path.is_dir()] == [good.code_dir]
 

@@ -203,17 +203,6 @@ def test_time_without_tasks_counts_from_the_last_one(monkeypatch: pytest.MonkeyP
     assert limits.find_reason(is_busy=False, taken=[2]) == "it was idle for 1 min (RUNQY_IDLE_EXIT)"
 
 
-def test_a_worker_ends_at_its_age_or_up_to_a_tenth_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = MovingClock(monkeypatch)
-    limits = ExitLimits(replace(SETTINGS, max_age_s=600))
-
-    clock.advance(539)
-    assert limits.find_reason(is_busy=True, taken=[]) == ""
-    clock.advance(61)
-
-    assert limits.find_reason(is_busy=True, taken=[]) == "it has run for 10 min (RUNQY_MAX_AGE)"
-
-
 def test_without_limits_a_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = MovingClock(monkeypatch)
     limits = ExitLimits(SETTINGS)

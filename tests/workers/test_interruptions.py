@@ -107,29 +107,10 @@ def test_cancelling_a_running_task_archives_it(
     eventually(lambda: not is_alive(int(started.read_text().split()[0])))
 
 
-def test_a_child_of_the_released_sdk_goes_on_if_its_cancelled_task_ends_in_time(
+def test_a_child_that_does_not_accept_cancel_is_terminated_after_a_second(
     single_broker: Broker, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    worker = start_worker(RUNQY_TERMINATION_GRACE="600s")
-    for number in range(5):  # on a busy machine a task may end before its worker knows that it is cancelled
-        task = wait_task(tmp_path, str(number))
-        task_id, started = add_task(single_broker, task), Path(task["started"])
-        pid = int(eventually(lambda started=started: started.exists() and started.read_text()))
-        single_broker.run(cancel("mail", task_id, now_ns=single_broker.now_ns()))
-        Path(task["until"]).touch()
-        record = wait_for_state(single_broker, task_id, "archived", "completed")
-        if record.state == "archived":
-            break
-
-    after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
-    assert (record.error, int(after.result or 0)) == ("canceled", pid)
-    assert not worker.events("child_terminated")
-
-
-def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_grace(
-    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    worker = start_worker(RUNQY_TERMINATION_GRACE="50ms")
+    worker = start_worker()
     task = wait_task(tmp_path)
     task_id = add_task(single_broker, task, retention_s=3600)
     pid = int(eventually(lambda: Path(task["started"]).exists() and Path(task["started"]).read_text()))
@@ -140,7 +121,7 @@ def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_gra
     assert (record.error, record.retried) == ("canceled", 0)
     assert not is_alive(pid)
     (entry,) = worker.events("child_terminated")
-    assert (entry["task_id"], entry["accepts_cancel"], entry["kill_after_s"]) == (task_id, False, 0.05)
+    assert (entry["task_id"], entry["accepts_cancel"], entry["kill_after_s"]) == (task_id, False, 1.0)
     note = rb"\[its process had to be restarted to end the task; the last start took \d+ (s|min)\]\n"
     eventually(lambda: re.fullmatch(note, output_of(single_broker, task_id).text))
 

@@ -1,5 +1,6 @@
 """Reading the worker's settings, and rejecting invalid ones."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runqy.errors import WorkerSettingsInvalid
-from workers.runtime.settings import WorkerSettings, load_settings
+from workers.runtime.settings import RestartSettings, WorkerSettings, load_settings
 
 NEEDED = {"RUNQY_SERVER_URL": "http://127.0.0.1:3000", "RUNQY_API_KEY": "planted", "RUNQY_QUEUES": "mail"}
 
@@ -90,6 +91,66 @@ def test_unknown_settings_are_logged_and_ignored(tmp_path: Path) -> None:
     unknown = [entry["setting"] for entry in logs if "setting" in entry]  # other threads may log too
     assert unknown == ["extra.some", "worker.procesess"]
     assert settings.processes == 1
+
+
+def test_removed_settings_are_logged_with_what_happens_instead(tmp_path: Path) -> None:
+    text = "server: {url: 'https://h', api_key: k}\nworker: {queue: mail, max_age: never-a-time}"
+
+    with capture_logs() as logs:
+        load(written(tmp_path, text), {"RUNQY_KEEP_RELEASES": "9", "RUNQY_MAX_CHECKOUT_BYTES_FILE": "/nowhere"})
+
+    removed = {entry["setting"]: entry["instead"] for entry in logs if entry["event"] == "setting_removed"}
+    assert removed == {
+        "RUNQY_MAX_AGE (worker.max_age in the configuration file)": "The worker does not end at an age; "
+        "RUNQY_MAX_TASKS or `runqy worker drain` end it.",
+        "RUNQY_MAX_CHECKOUT_BYTES (deployment.max_checkout_bytes in the configuration file)": "A checkout may take a "
+        "tenth of RUNQY_MAX_DEPLOYMENT_BYTES.",
+        "RUNQY_KEEP_RELEASES (deployment.keep_releases in the configuration file)": "Three deployments of each queue "
+        "are kept.",
+    }
+    assert not [entry for entry in logs if entry["event"] == "unknown_setting"]
+
+
+GO = {
+    "server.url": "https://h",
+    "server.api_key": "k",
+    "worker.queues": "mail",
+    "worker.concurrency": "2",
+    "worker.shutdown_timeout": "5m",
+    "bootstrap.retries": "7",
+    "bootstrap.retry_delay": "3s",
+    "git.ssh_key": "key",
+    "git.token": "token",
+    "deployment.dir": "/srv/deployments",
+    "deployment.use_system_site_packages": "true",
+    "recovery.enabled": "false",
+    "recovery.max_restarts": "9",
+    "recovery.initial_delay": "2s",
+    "recovery.max_delay": "1m30s",
+    "recovery.backoff_factor": "3",
+    "recovery.cooldown_period": "10m",
+}
+"""The settings of Go's worker, each with a value that is not the default."""
+
+
+def test_every_setting_of_gos_worker_has_an_effect(tmp_path: Path) -> None:
+    sections: dict[str, dict[str, str]] = {}
+    for name, value in GO.items():
+        section, _, member = name.partition(".")
+        sections.setdefault(section, {})[member] = value
+    text = "\n".join(f"{section}: {json.dumps(members)}" for section, members in sections.items())
+
+    with capture_logs() as logs:
+        read = load(written(tmp_path, text), {})
+
+    assert not [entry for entry in logs if "setting" in entry]
+    assert (read.server_url, read.api_key, read.queues, read.concurrency) == ("https://h", "k", ("mail",), 2)
+    assert (read.shutdown_timeout_s, read.bootstrap_retries, read.bootstrap_retry_delay_s) == (300, 7, 3)
+    assert (read.git_ssh_key, read.git_token) == ("key", "token")
+    assert (read.deployment_dir, read.has_system_packages) == (Path("/srv/deployments"), True)
+    assert read.restarts == RestartSettings(
+        is_enabled=False, max_restarts=9, initial_delay_s=2, max_delay_s=90, backoff_factor=3, cooldown_s=600
+    )
 
 
 def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:

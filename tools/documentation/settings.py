@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from runqy.core.environment.variables import Environment, Setting
 from runqy.core.formats import durations
 from runqy.core.formats.durations import WINDOWS_S, Rate
+from tools.documentation import setting_reasons
 from tools.documentation.django_setup import set_up_django
 from tools.documentation.tables import cell, table
 from workers.runtime import settings as worker
@@ -26,19 +27,32 @@ def server_tables() -> dict[str, str]:
 
 
 def worker_table() -> str:
-    environment = Environment(_REQUIRED)
-    worker.read(environment)
     names = {variable: name for name, variable in worker.VARIABLES.items()}
     rows = [
-        (f"`{names[name]}`" if name in names else "", f"`{name}`", _default(setting), cell(setting.help))
-        for name, setting in environment.settings.items()
+        (
+            f"`{names[name]}`" if name in names else "",
+            f"`{name}`",
+            _default(setting),
+            cell(setting.help),
+            setting_reasons.WORKER[name],
+        )
+        for name, setting in worker_settings().items()
     ]
-    return table(("in the file", "variable", "default", "meaning"), rows)
+    return table(("in the file", "variable", "default", "meaning", "change it because"), rows)
+
+
+def worker_settings() -> dict[str, Setting]:
+    environment = Environment(_REQUIRED)
+    worker.read(environment)
+    return environment.settings
 
 
 def _server_table(settings: Iterable[Setting]) -> str:
-    rows = [(f"`{setting.name}`", _default(setting), cell(setting.help)) for setting in settings]
-    return table(("variable", "default", "meaning"), rows)
+    rows = [
+        (f"`{setting.name}`", _default(setting), cell(setting.help), setting_reasons.SERVER[setting.name])
+        for setting in settings
+    ]
+    return table(("variable", "default", "meaning", "change it because"), rows)
 
 
 def _default(setting: Setting) -> str:

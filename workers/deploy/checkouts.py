@@ -84,7 +84,9 @@ class Git:
 
     def __init__(self, source: Source, commands: CommandRunner, env: GitEnvironment, *, max_bytes: int) -> None:
         self._source = source
-        self._limits = Limits(memory_bytes=MEMORY_BYTES, disk_bytes=max_bytes, setting="RUNQY_MAX_CHECKOUT_BYTES")
+        self._limits = Limits(
+            memory_bytes=MEMORY_BYTES, disk_bytes=max_bytes, setting="a tenth of RUNQY_MAX_DEPLOYMENT_BYTES"
+        )
         self._commands = commands
         self._env = env
 

@@ -37,6 +37,8 @@ from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_
 from workers.deploy.virtualenvs import Requirements, build_environment, is_complete
 
 READ_TIMEOUT_S = 60.0
+CHECKOUT_SHARE = 10
+"""How many times the limit of a checkout that of an environment is: repositories have code, and few large files."""
 READ_LIMITS = Limits(memory_bytes=256 << 20)
 LOCAL_COMMIT = "local"
 """The commit of a folder that is no work tree of git."""
@@ -56,7 +58,6 @@ class DeploymentSpec:
     credentials: GitCredentials = field(default_factory=GitCredentials)
     has_system_packages: bool = False
     install_timeout_s: float = 1800.0
-    max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
     """The limit for a virtual environment and the queue's cache of packages together."""
     commit: str = ""
@@ -179,7 +180,7 @@ def _fetch(home: Path, spec: DeploymentSpec, commands: CommandRunner) -> tuple[P
     """Return the checkout of a commit, the commit, and what git says about it. Raise StepFailed."""
     try:
         with _translate_disk_errors(), git_environment(spec.source, spec.credentials) as env:
-            git = Git(spec.source, commands, env, max_bytes=spec.max_checkout_bytes)
+            git = Git(spec.source, commands, env, max_bytes=spec.max_deployment_bytes // CHECKOUT_SHARE)
             if spec.commit and spec.requires_ref:
                 _require_ref(home, git, spec.commit)
             checkout, commit = _check_out(home / "checkouts", spec.source, git, wanted=spec.commit)

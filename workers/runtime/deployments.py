@@ -33,6 +33,8 @@ from workers.runtime.settings import WorkerSettings
 _INHERITED = re.compile(r"HOME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR")
 CHILD_PROTOCOL = "2"
 """The version of the protocol up to which long_running children may announce what they can do."""
+KEPT_RELEASES = 3
+"""How many deployments of a queue stay on the disk, with the one that runs: a rollback needs neither git nor pip."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 log = structlog.get_logger()
@@ -354,11 +356,10 @@ def _deployment_spec(registration: RegisteredWorker, settings: WorkerSettings) -
         local_dir=settings.local_dir,
         credentials=GitCredentials(token=registration.git_token or settings.git_token, ssh_key=settings.git_ssh_key),
         has_system_packages=settings.has_system_packages,
-        max_checkout_bytes=settings.max_checkout_bytes,
         max_deployment_bytes=settings.max_deployment_bytes,
         commit=registration.release.commit,
         requires_ref=registration.release.requires_ref,
-        kept=settings.keep_releases,
+        kept=KEPT_RELEASES,
         is_isolated=settings.isolates_children,
     )
 
@@ -386,7 +387,6 @@ def _child_spec(
         generation=f"{release}/{restarts}",
         is_isolated=settings.isolates_children,
         hides_output=registration.deployment.hide_payloads,
-        termination_grace_s=settings.termination_grace_s,
         max_concurrency=registration.deployment.child_concurrency or 0,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
         startup_silence_s=registration.deployment.startup_silence_secs,

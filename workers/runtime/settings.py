@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from runqy.core.environment.variables import Environment, InvalidSetting, parse_count, parse_words
+from runqy.core.environment.variables import Environment, InvalidSetting, parse_count, parse_words, warn_of_removed
 from runqy.errors import WorkerSettingsInvalid
 
 log = structlog.get_logger()
@@ -27,10 +27,8 @@ VARIABLES = {
     "worker.concurrency": "RUNQY_CONCURRENCY",
     "worker.processes": "RUNQY_PROCESSES",
     "worker.shutdown_timeout": "RUNQY_SHUTDOWN_TIMEOUT",
-    "worker.termination_grace": "RUNQY_TERMINATION_GRACE",
     "worker.idle_exit": "RUNQY_IDLE_EXIT",
     "worker.max_tasks": "RUNQY_MAX_TASKS",
-    "worker.max_age": "RUNQY_MAX_AGE",
     "worker.isolate_children": "RUNQY_ISOLATE_CHILDREN",
     "bootstrap.retries": "RUNQY_BOOTSTRAP_RETRIES",
     "bootstrap.retry_delay": "RUNQY_BOOTSTRAP_RETRY_DELAY",
@@ -39,9 +37,7 @@ VARIABLES = {
     "deployment.dir": "RUNQY_DEPLOYMENT_DIR",
     "deployment.local_dir": "RUNQY_LOCAL_DIR",
     "deployment.use_system_site_packages": "RUNQY_USE_SYSTEM_SITE_PACKAGES",
-    "deployment.max_checkout_bytes": "RUNQY_MAX_CHECKOUT_BYTES",
     "deployment.max_deployment_bytes": "RUNQY_MAX_DEPLOYMENT_BYTES",
-    "deployment.keep_releases": "RUNQY_KEEP_RELEASES",
     "recovery.enabled": "RUNQY_RECOVERY_ENABLED",
     "recovery.max_restarts": "RUNQY_RECOVERY_MAX_RESTARTS",
     "recovery.initial_delay": "RUNQY_RECOVERY_INITIAL_DELAY",
@@ -49,8 +45,22 @@ VARIABLES = {
     "recovery.backoff_factor": "RUNQY_RECOVERY_BACKOFF_FACTOR",
     "recovery.cooldown_period": "RUNQY_RECOVERY_COOLDOWN_PERIOD",
 }
+# Delete these two with the release after 1.0.
+_REMOVED_NAMES = {
+    "worker.termination_grace": "RUNQY_TERMINATION_GRACE",
+    "worker.max_age": "RUNQY_MAX_AGE",
+    "deployment.max_checkout_bytes": "RUNQY_MAX_CHECKOUT_BYTES",
+    "deployment.keep_releases": "RUNQY_KEEP_RELEASES",
+}
+REMOVED_VARIABLES = {
+    "RUNQY_TERMINATION_GRACE": "It is 1 s, for children that do not accept cancel.",
+    "RUNQY_MAX_AGE": "The worker does not end at an age; RUNQY_MAX_TASKS or `runqy worker drain` end it.",
+    "RUNQY_MAX_CHECKOUT_BYTES": "A checkout may take a tenth of RUNQY_MAX_DEPLOYMENT_BYTES.",
+    "RUNQY_KEEP_RELEASES": "Three deployments of each queue are kept.",
+}
+_NAMES_IN_FILE = VARIABLES | _REMOVED_NAMES
 _KEY_FILE, _STDIN = "RUNQY_API_KEY_FILE", "/dev/stdin"
-_LABELS = {variable: f"{name} in the configuration file" for name, variable in VARIABLES.items()}
+_LABELS = {variable: f"{name} in the configuration file" for name, variable in _NAMES_IN_FILE.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +88,10 @@ class WorkerSettings:
     processes: int = 1
     """The number of children of a long_running queue, over which its tasks are spread."""
     shutdown_timeout_s: float = 30.0
-    termination_grace_s: float = 1.0
-    """See ChildSpec."""
     idle_exit_s: float = 0
-    """Drain after this time without a task; 0: never. The same holds for the other two."""
-    max_tasks: int | None = None
-    """Drain after this many tasks of a queue."""
-    max_age_s: float = 0
-    """Drain at this age."""
+    """Drain after this time without a task; 0: never."""
+    max_tasks: int = 0
+    """Drain after this many tasks of a queue; 0: never."""
     bootstrap_retries: int = 0
     """The number of attempts to register at the start; 0: no limit."""
     bootstrap_retry_delay_s: float = 2.0
@@ -96,11 +102,8 @@ class WorkerSettings:
     local_dir: Path | None = None
     """A folder whose code runs, instead of a checkout."""
     has_system_packages: bool = False
-    max_checkout_bytes: int = 2 << 30
     max_deployment_bytes: int = 20 << 30
-    """The limit of a virtual environment and the queue's package cache together."""
-    keep_releases: int = 3
-    """How many deployments of a queue stay on the disk, with the one that runs."""
+    """The limit of a virtual environment and the queue's package cache together; a tenth of it that of a checkout."""
     isolates_children: bool = True
     """Prevent children, and the installation of their requirements, from reading and signalling other processes."""
     restarts: RestartSettings = field(default_factory=RestartSettings)
@@ -109,89 +112,126 @@ class WorkerSettings:
 def load_settings(file: Path | None, *, allow_http: bool = False) -> WorkerSettings:
     """Read the settings. `allow_http` overrides that setting. Raise WorkerSettingsInvalid."""
     content = _read_file(file) if file else {}
-    fallbacks = {variable: content[name] for name, variable in VARIABLES.items() if name in content}
+    fallbacks = {variable: content[name] for name, variable in _NAMES_IN_FILE.items() if name in content}
     if os.environ.get(_KEY_FILE) == _STDIN:
         del os.environ[_KEY_FILE]
         fallbacks["RUNQY_API_KEY"] = _read_stdin()
+    env = Environment(fallbacks, _LABELS)
+    warn_of_removed(env.find_removed(REMOVED_VARIABLES))
     try:
-        return read(Environment(fallbacks, _LABELS), allow_http=allow_http)
+        return read(env, allow_http=allow_http)
     except InvalidSetting as error:
         raise WorkerSettingsInvalid(str(error)) from error
 
 
 def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
     """Read the settings from variables. Raise InvalidSetting or WorkerSettingsInvalid."""
-    defaults = RestartSettings()
-    server_url = env.required("RUNQY_SERVER_URL", _server_url, help="the server")
-    if not allow_http and not env.flag(
-        "RUNQY_ALLOW_HTTP",
-        help="accept an `http://` server on another machine, like `--allow-http`; the key and all secrets are "
-        "then sent unencrypted, so use it only in a trusted network",
-    ):
-        _require_encryption(server_url)
-    home = env.path(
-        "RUNQY_HOME",
-        Path(".runqy").absolute(),
-        shown_default="`./.runqy`",
-        help="folder of deployments and of the worker's own files",
-    )
-    return WorkerSettings(
-        server_url=server_url,
+    settings = WorkerSettings(
+        server_url=_read_server_url(env, allow_http=allow_http),
         api_key=env.required(
             "RUNQY_API_KEY", str, help="a key with the role `worker`; [where tasks cannot read it](#the-api-key)"
         ),
         queues=env.required(
             "RUNQY_QUEUES",
             _queues,
-            help="comma-separated queues; the name of a queue selects all its sub-queues. `*`: [all "
-            "queues](#all-queues)",
+            help="comma-separated queues; the name of a queue selects all its sub-queues. `*`: [all queues]"
+            "(#all-queues)",
         ),
+        deployment_dir=Path(),
+    )
+    for read_section in (_read_worker, _read_bootstrap, _read_git, _read_deployment):
+        settings = read_section(env, settings)
+    return replace(settings, restarts=_read_recovery(env))
+
+
+def _read_server_url(env: Environment, *, allow_http: bool) -> str:
+    server_url = env.required("RUNQY_SERVER_URL", _server_url, help="the server")
+    is_allowed = env.flag(
+        "RUNQY_ALLOW_HTTP",
+        help="accept an `http://` server on another machine, like `--allow-http`; the key and all secrets are then "
+        "sent unencrypted",
+    )
+    if not (allow_http or is_allowed):
+        _require_encryption(server_url)
+    return server_url
+
+
+def _read_worker(env: Environment, settings: WorkerSettings) -> WorkerSettings:
+    return replace(
+        settings,
         concurrency=env.parsed(
             "RUNQY_CONCURRENCY",
             _concurrency,
-            None,
+            settings.concurrency,
             shown_default="what the children can run at once",
             help="the most tasks held at a time, for each queue ([below](#how-many-tasks-a-worker-holds))",
         ),
-        processes=env.count("RUNQY_PROCESSES", 1, lowest=1, highest=1000, help="`long_running` children that run them"),
+        processes=env.count(
+            "RUNQY_PROCESSES",
+            settings.processes,
+            lowest=1,
+            highest=1000,
+            help="`long_running` children of each queue, over which its tasks are spread",
+        ),
         shutdown_timeout_s=env.fraction_of_seconds(
             "RUNQY_SHUTDOWN_TIMEOUT",
-            30.0,
+            settings.shutdown_timeout_s,
             help="how long running tasks may take to end when the worker stops",
         ),
-        termination_grace_s=env.fraction_of_seconds(
-            "RUNQY_TERMINATION_GRACE",
-            1.0,
-            help="how long a task that is cancelled or times out may take to end before its child gets SIGTERM, "
-            "and the child to exit before it is killed; [not for children that accept "
-            "cancel](protocol.md#cancellation-and-time-outs)",
-        ),
         idle_exit_s=env.fraction_of_seconds(
-            "RUNQY_IDLE_EXIT", 0.0, help="[drain and exit](#draining) after this time without a task; 0: never"
+            "RUNQY_IDLE_EXIT",
+            settings.idle_exit_s,
+            help="[drain and exit](#draining) after this time without a task; 0: never",
         ),
         max_tasks=env.count(
-            "RUNQY_MAX_TASKS", 0, help="drain and exit after this many tasks, which is never exceeded; 0: no limit"
-        )
-        or None,
-        max_age_s=env.fraction_of_seconds(
-            "RUNQY_MAX_AGE",
-            0.0,
-            help="drain and exit at this age, or up to a tenth sooner, so that workers that were started together do "
-            "not end together; 0: never",
+            "RUNQY_MAX_TASKS",
+            settings.max_tasks,
+            help="drain and exit after this many tasks, which is never exceeded; 0: no limit",
         ),
+        isolates_children=env.flag(
+            "RUNQY_ISOLATE_CHILDREN",
+            default=settings.isolates_children,
+            help="prevent children from reading and signalling other processes ([below](#isolation))",
+        ),
+    )
+
+
+def _read_bootstrap(env: Environment, settings: WorkerSettings) -> WorkerSettings:
+    return replace(
+        settings,
         bootstrap_retries=env.count(
-            "RUNQY_BOOTSTRAP_RETRIES", 0, help="number of attempts to register at the start; 0: unlimited"
+            "RUNQY_BOOTSTRAP_RETRIES",
+            settings.bootstrap_retries,
+            help="number of attempts to register at the start; 0: unlimited",
         ),
         bootstrap_retry_delay_s=env.fraction_of_seconds(
             "RUNQY_BOOTSTRAP_RETRY_DELAY",
-            2.0,
+            settings.bootstrap_retry_delay_s,
             help="delay after the first attempt; grows to 30 s, but only to 5 s while the server lacks a vault or "
             "its configuration",
         ),
+    )
+
+
+def _read_git(env: Environment, settings: WorkerSettings) -> WorkerSettings:
+    return replace(
+        settings,
         git_ssh_key=env.text("RUNQY_GIT_SSH_KEY", help="private key for ssh: a path or the key itself"),
         git_token=env.text(
             "RUNQY_GIT_TOKEN", help="access token (or `user:token`) for https, for queues without their own"
         ),
+    )
+
+
+def _read_deployment(env: Environment, settings: WorkerSettings) -> WorkerSettings:
+    home = env.path(
+        "RUNQY_HOME",
+        settings.home.absolute(),
+        shown_default="`./.runqy`",
+        help="folder of deployments and of the worker's own files",
+    )
+    return replace(
+        settings,
         home=home,
         deployment_dir=env.path(
             "RUNQY_DEPLOYMENT_DIR",
@@ -202,63 +242,50 @@ def read(env: Environment, *, allow_http: bool = False) -> WorkerSettings:
         local_dir=env.parsed(
             "RUNQY_LOCAL_DIR",
             lambda text: Path(text).expanduser().absolute(),
-            None,
+            settings.local_dir,
             shown_default="code from git",
             help="run the code of this folder as it is, [without git](#code-of-a-local-folder)",
         ),
         has_system_packages=env.flag(
             "RUNQY_USE_SYSTEM_SITE_PACKAGES", help="let tasks import the packages of the machine's Python"
         ),
-        max_checkout_bytes=env.size(
-            "RUNQY_MAX_CHECKOUT_BYTES", 2 << 30, help="the largest checkout, with `.git`, and the largest of its files"
-        ),
         max_deployment_bytes=env.size(
             "RUNQY_MAX_DEPLOYMENT_BYTES",
-            20 << 30,
-            help="the largest virtual environment together with the queue's cache of packages",
+            settings.max_deployment_bytes,
+            help="the largest virtual environment together with the queue's cache of packages. A tenth of it is the "
+            "largest checkout, with `.git`, and the largest of its files",
         ),
-        keep_releases=env.count(
-            "RUNQY_KEEP_RELEASES",
-            3,
-            lowest=1,
-            highest=100,
-            help="releases of a queue whose code and environment stay on the disk, with the one that runs: going "
-            "back to one of them needs neither git nor pip",
+    )
+
+
+def _read_recovery(env: Environment) -> RestartSettings:
+    defaults = RestartSettings()
+    return RestartSettings(
+        is_enabled=env.flag(
+            "RUNQY_RECOVERY_ENABLED",
+            default=defaults.is_enabled,
+            help="restart children that ended unexpectedly: immediately if they died while running a task, else "
+            "after a delay",
         ),
-        isolates_children=env.flag(
-            "RUNQY_ISOLATE_CHILDREN",
-            default=True,
-            help="prevent children from reading and signalling other processes ([below](#isolation))",
+        max_restarts=env.count(
+            "RUNQY_RECOVERY_MAX_RESTARTS",
+            defaults.max_restarts,
+            help="restarts in a row without a completed task before the cooldown; 0: unlimited",
         ),
-        restarts=RestartSettings(
-            is_enabled=env.flag(
-                "RUNQY_RECOVERY_ENABLED",
-                default=defaults.is_enabled,
-                help="restart children that ended unexpectedly: immediately if they died while running a task, else "
-                "after a delay",
-            ),
-            max_restarts=env.count(
-                "RUNQY_RECOVERY_MAX_RESTARTS",
-                defaults.max_restarts,
-                help="restarts in a row without a completed task before the cooldown; 0: unlimited",
-            ),
-            initial_delay_s=env.fraction_of_seconds(
-                "RUNQY_RECOVERY_INITIAL_DELAY",
-                defaults.initial_delay_s,
-                help="delay before the first restart",
-            ),
-            max_delay_s=env.fraction_of_seconds(
-                "RUNQY_RECOVERY_MAX_DELAY", defaults.max_delay_s, help="the longest delay before a restart"
-            ),
-            backoff_factor=env.parsed(
-                "RUNQY_RECOVERY_BACKOFF_FACTOR",
-                _factor,
-                defaults.backoff_factor,
-                help="growth of the delay with each restart",
-            ),
-            cooldown_s=env.fraction_of_seconds(
-                "RUNQY_RECOVERY_COOLDOWN_PERIOD", defaults.cooldown_s, help="delay after too many restarts"
-            ),
+        initial_delay_s=env.fraction_of_seconds(
+            "RUNQY_RECOVERY_INITIAL_DELAY", defaults.initial_delay_s, help="delay before the first restart"
+        ),
+        max_delay_s=env.fraction_of_seconds(
+            "RUNQY_RECOVERY_MAX_DELAY", defaults.max_delay_s, help="the longest delay before a restart"
+        ),
+        backoff_factor=env.parsed(
+            "RUNQY_RECOVERY_BACKOFF_FACTOR",
+            _factor,
+            defaults.backoff_factor,
+            help="growth of the delay with each restart",
+        ),
+        cooldown_s=env.fraction_of_seconds(
+            "RUNQY_RECOVERY_COOLDOWN_PERIOD", defaults.cooldown_s, help="delay after too many restarts"
         ),
     )
 
@@ -279,7 +306,7 @@ def _read_file(file: Path) -> dict[str, str]:
             settings[f"{section}.{name}"] = _as_text(value)
     if "worker.queue" in settings:
         settings.setdefault("worker.queues", settings.pop("worker.queue"))
-    for unknown in sorted(settings.keys() - VARIABLES.keys()):
+    for unknown in sorted(settings.keys() - _NAMES_IN_FILE.keys()):
         log.warning("unknown_setting", setting=unknown, file=str(file))
     return settings
 

@@ -4,7 +4,6 @@ which ends by itself when it was idle for too long, after a number of tasks, or 
 
 import contextlib
 import os
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,8 +17,6 @@ CPU_TIME_MIN_S = 0.1
 """A process that only waits, and polls for something, uses less than this."""
 _CLOCK_TICKS_PER_S = 100
 """The kernel's USER_HZ, which is the same on all architectures that Python runs on."""
-AGE_JITTER = 0.1
-"""How much sooner than at `max_age` a worker may end: workers that were started together do not end together."""
 
 
 class StartupLimits:
@@ -110,14 +107,13 @@ class ExitLimits:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._started_s = self._active_s = clock.monotonic_ns() / 1e9
+        self._active_s = clock.monotonic_ns() / 1e9
         self._taken = 0
-        self._max_age_s = settings.max_age_s * random.uniform(1 - AGE_JITTER, 1)  # noqa: S311 (not for secrets)
 
     @property
     def are_any(self) -> bool:
         settings = self._settings
-        return bool(settings.idle_exit_s or settings.max_tasks or settings.max_age_s)
+        return bool(settings.idle_exit_s or settings.max_tasks)
 
     def find_reason(self, *, is_busy: bool, taken: Sequence[int]) -> str:
         """Return which limit the process has reached; empty if none.
@@ -131,8 +127,6 @@ class ExitLimits:
             self._active_s, self._taken = now_s, sum(taken)
         if settings.max_tasks and max(taken, default=0) >= settings.max_tasks:
             return f"it has run {settings.max_tasks:,} tasks (RUNQY_MAX_TASKS)"
-        if settings.max_age_s and now_s - self._started_s >= self._max_age_s:
-            return f"it has run for {humanize(now_s - self._started_s)} (RUNQY_MAX_AGE)"
         if settings.idle_exit_s and now_s - self._active_s >= settings.idle_exit_s:
             return f"it was idle for {humanize(settings.idle_exit_s)} (RUNQY_IDLE_EXIT)"
         return ""

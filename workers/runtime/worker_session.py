@@ -182,7 +182,7 @@ class WorkerSession:
                 hides_payloads=registration.deployment.hide_payloads,
             ),
             lease_s=registration.lease_s,
-            max_tasks=self._settings.max_tasks,
+            max_tasks=self._settings.max_tasks or None,
             ttl_completed_s=registration.limits.ttl_completed_secs,
             active_timeout_s=registration.limits.active_timeout_secs,
             keeps_output=registration.task_output,

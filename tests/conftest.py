@@ -22,6 +22,7 @@ from runqy import clock, redis_connection
 from runqy.broker.async_broker import PARTED_NS
 from runqy.configuration import snapshot
 from runqy.core.concurrency import event_loop
+from runqy.core.environment.process import collect_rarely
 from runqy.server.health import readiness
 from tasks.waiting_loop import ServingLoop, set_waiting_loop
 from tests.support import environment
@@ -57,8 +58,8 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
-        gc.freeze()
         gc.enable()
+        collect_rarely()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,11 +1,11 @@
 """A group's page offers what pages look for, and takes nothing away unseen."""
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
-from runqy.admin_site.roles import ROLES, create_role_groups
+from runqy.admin_site.roles import ROLES
+from tests.support.staff import create_roles
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("configuration")
 @pytest.fixture
 def group(configuration: None) -> Group:
     """Return a group with a permission that no page of ours looks for."""
-    create_role_groups(apps)
+    create_roles()
     group = Group.objects.create(name="night shift")
     group.permissions.add(Permission.objects.get(codename="view_session"))
     return group

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 from axes.models import AccessAttempt
-from django.apps import apps
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
 from runqy import clock
-from runqy.admin_site.roles import create_role_groups
 from runqy.audit.models import AuditRecord
 from runqy.core.formats.durations import Rate
 from tests.configuration.support import away
+from tests.support.staff import create_roles
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -202,7 +201,7 @@ def test_an_admin_ends_all_sessions_of_another_user(ada: User) -> None:
 
 
 def test_sessions_of_a_deactivated_user_end_and_stay_ended(ada: User) -> None:
-    create_role_groups(apps)
+    create_roles()
     bob = User.objects.create_user("bob", password=PASSWORD, is_staff=True)
     admin, bobs = log_in(), log_in("bob")
     form = {"username": "bob", "role": "viewer"}

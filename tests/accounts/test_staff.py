@@ -4,15 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.admin_site.roles import create_role_groups
 from runqy.audit.models import AuditRecord
 from tests.queues.samples import spec
+from tests.support.staff import create_roles
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -30,7 +29,7 @@ def audited() -> list[tuple[str, str, dict[str, Any]]]:
 
 @pytest.fixture(autouse=True)
 def _roles(configuration: None) -> None:
-    create_role_groups(apps)
+    create_roles()
 
 
 @pytest.fixture

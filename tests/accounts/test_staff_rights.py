@@ -4,13 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 
-from runqy.admin_site.roles import ROLES, create_role_groups
+from runqy.admin_site.roles import ROLES
 from runqy.audit.models import AuditRecord
-from tests.support.staff import client_of
+from tests.support.staff import client_of, create_roles
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -20,7 +19,7 @@ PASSWORD = "a-Password-1-for-carol"
 
 @pytest.fixture(autouse=True)
 def _roles(configuration: None) -> None:
-    create_role_groups(apps)
+    create_roles()
 
 
 def user(name: str, role: str = "", **columns: Any) -> User:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -14,13 +13,13 @@ from alerts.models import Alert, AlertRule
 from batches.models import Batch
 from queues.models import Queue
 from runqy.accounts.models import ApiKey
-from runqy.admin_site.roles import ROLES, create_role_groups
+from runqy.admin_site.roles import ROLES
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from schedules.models import Schedule
 from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
-from tests.support.staff import client_of, staff_client
+from tests.support.staff import client_of, create_roles, staff_client
 from tests.support.workers import keep_records
 from tools.demo.data import fill
 from vaults.models import Vault
@@ -46,7 +45,7 @@ def addresses(patterns: list[Any] | None = None) -> Iterator[str]:
 @pytest.fixture
 def paths(single_broker: Broker) -> dict[str, str]:
     """Fill the instance and return the values of the paths' parameters."""
-    create_role_groups(apps)
+    create_roles()
     fill(single_broker)
     keep_records(single_broker)
     rows = {

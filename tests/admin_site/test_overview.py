@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Sum, Value
 from django.test import Client
@@ -21,7 +20,6 @@ from alerts.rules import Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
-from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.broker.states import FAILURES, RunOutcome
 from runqy.server.overview import numbers, queue_counts
@@ -31,7 +29,7 @@ from tests.configuration.support import away
 from tests.queues.samples import spec
 from tests.support.redis_client import redis_of
 from tests.support.runs import insert_runs, make_failure, make_run
-from tests.support.staff import staff_client
+from tests.support.staff import create_roles, staff_client
 from tests.support.tasks import put
 from tools.demo.data import fill, make_configuration, make_users
 from workers.queries import OWN_CREDENTIALS_SHARED
@@ -41,7 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configuration", "stoppe
 
 @pytest.fixture(autouse=True)
 def _roles(configuration: None, settings) -> None:
-    create_role_groups(apps)
+    create_roles()
     settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
 
 

@@ -1,11 +1,10 @@
 """The pages that `make screenshots` captures exist, in the states that their names promise."""
 
 import pytest
-from django.apps import apps
 from django.test import Client
 
-from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
+from tests.support.staff import create_roles
 from tests.support.workers import keep_records
 from tools.demo.data import fill
 from tools.demo.page_states import full_pages
@@ -18,7 +17,7 @@ STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400, "login": 302
 
 
 def test_every_page_of_a_busy_instance_can_be_shown(single_broker: Broker, admin_client: Client) -> None:
-    create_role_groups(apps)
+    create_roles()
     fill(single_broker)
     keep_records(single_broker)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import User
 from playwright.sync_api import (
     Browser,
@@ -16,10 +15,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from runqy.admin_site.roles import create_role_groups
 from tests.browser.watch import Watch
 from tests.support.database import database_variables
-from tests.support.staff import client_of, staff_user
+from tests.support.staff import client_of, create_roles, staff_user
 from tests.support.web import ASGI, WebProcess
 
 CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
@@ -67,7 +65,7 @@ def shared_site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def site(configuration: None, shared_site: WebProcess) -> WebProcess:
     """Return the server, whose stores are empty; a module may have one of its own."""
-    create_role_groups(apps)  # emptying the database after a test takes what migrations have made
+    create_roles()
     return shared_site
 
 

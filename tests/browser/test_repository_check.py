@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.apps import apps
 from playwright.sync_api import Page, expect
 
-from runqy.admin_site.roles import create_role_groups
 from tests.browser.conftest import PATIENT
 from tests.support.database import database_variables
 from tests.support.git_server import GitServer, git_server
+from tests.support.staff import create_roles
 from tests.support.web import WebProcess
 from tests.workers.repositories import Repository
 from vaults.operations import create_vault, set_entry
@@ -35,7 +34,7 @@ def site(
     configuration: None, tmp_path: Path, server: GitServer, shared_site: WebProcess, request: pytest.FixtureRequest
 ) -> Iterator[WebProcess]:
     """Return a server that trusts the git server and looks at private addresses, if the test needs that."""
-    create_role_groups(apps)
+    create_roles()
     if request.node.get_closest_marker("parametrize") is not None:
         yield shared_site
         return

@@ -1,12 +1,32 @@
 """Clients that are logged in as staff, without a password and without a record: tests begin with an empty audit."""
 
+from functools import cache
+from typing import Any
+
 from django.apps import apps
 from django.contrib.auth.models import AbstractUser, Group, User
 from django.contrib.auth.signals import user_logged_in
 from django.test import Client
 
 from runqy.accounts.logins import record_logins
-from runqy.admin_site.roles import create_role_groups
+from runqy.admin_site.roles import ROLES, create_role_groups
+
+
+@cache
+def _rows_of_roles() -> tuple[list[Group], list[Any]]:
+    """Return the groups of the roles and their permissions, as the first call of this process creates them."""
+    create_role_groups(apps)
+    names = [role.name for role in ROLES]
+    permissions = Group.permissions.through.objects.filter(group__name__in=names)
+    return list(Group.objects.filter(name__in=names)), list(permissions)
+
+
+def create_roles() -> None:
+    """Create the groups of the roles: the database is emptied after each test, of the groups of migrations too."""
+    groups, permissions = _rows_of_roles()
+    if not Group.objects.filter(name=groups[0].name).exists():
+        Group.objects.bulk_create(groups)
+        Group.permissions.through.objects.bulk_create(permissions)
 
 
 def staff_client(role: str | None, name: str = "") -> Client:
@@ -16,7 +36,7 @@ def staff_client(role: str | None, name: str = "") -> Client:
 
 def staff_user(role: str | None, name: str = "") -> User:
     """Return the user of a role with a name, who is created if necessary."""
-    create_role_groups(apps)  # the database is emptied after each test, of the groups of migrations too
+    create_roles()
     user, is_new = User.objects.get_or_create(username=name or f"the-{role}", defaults={"is_staff": True})
     if is_new and role:
         user.groups.add(Group.objects.get(name=role))

@@ -30,10 +30,14 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("python_versions", "packages"),
     [
-        (("3.12", "3.13", "3.14"), ["django>=6.0,<7"]),
-        (("3.11", "3.12", "3.13"), ["django>=5.2,<6", "django-tasks>=0.12,<1"]),
+        pytest.param(("3.12", "3.13", "3.14"), ["django>=6.0,<7"], id="django-6"),
+        pytest.param(
+            ("3.11", "3.12", "3.13"),
+            ["django>=5.2,<6", "django-tasks>=0.12,<1"],
+            marks=pytest.mark.release,
+            id="django-5.2",
+        ),
     ],
-    ids=["django-6", "django-5.2"],
 )
 def test_cases_of_django_pass(  # noqa: PLR0917 (fixtures)
     configuration: None,

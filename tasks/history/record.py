@@ -73,53 +73,51 @@ def store_entries(entries: Sequence[QueueEntry], *, max_rate: int) -> WriteTrans
     with write_transaction() as written:
         # The locks come first: what is read below must not change before the commit.
         streams = lock_streams({identity.redis_queue for identity, _ in entries})
-        known = _find_stored(prepared.rows)
-        new: list[RunKey] = []
-        counted: list[RunKey] = []
+        sorting = _Sorting(_find_stored(prepared.rows), max_rate)
         for identity, group in groupby(entries, itemgetter(0)):
-            passed = [entry for _, entry in group]
-            _pass_entries(streams[identity.redis_queue], passed, known, new, counted, max_rate=max_rate)
-        prepared.insert(new)
+            sorting.pass_entries(streams[identity.redis_queue], [entry for _, entry in group])
+        prepared.insert(sorting.new)
         # Computed again only if some runs were known.
-        add_to_rollups(added if len(counted) == len(prepared.rows) else sum_up(prepared.rows[key] for key in counted))
+        is_all = len(sorting.counted) == len(prepared.rows)
+        add_to_rollups(added if is_all else sum_up(prepared.rows[key] for key in sorting.counted))
         _save_streams(streams.values())
     return written
 
 
-def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
-    stream: RunStream,
-    entries: Sequence[RunEntry],
-    known: set[RunKey],
-    new: list[RunKey],
-    counted: list[RunKey],
-    *,
-    max_rate: int,
-) -> None:
-    """Move a cursor past entries. Add the runs to insert to `new`, those to count to `counted`, and both to `known`."""
-    cursor, counted_before = parse_entry_id(stream.cursor), len(counted)
-    may_be_counted = min(cursor, parse_entry_id(stream.counted_only_cursor))
-    for entry in entries:
-        stream.passed += entry.id > cursor
-        if entry.run is None:
-            stream.invalid += entry.id > cursor
-            continue
-        key = entry.run.task_id, entry.run.run_id
-        if key in known:
-            continue
-        if entry.run.outcome is RunOutcome.COMPLETED:
-            if entry.id <= may_be_counted:
-                continue  # it may have been counted without a row
-            if not _is_within_rate(stream, entry.id, max_rate):
+@dataclass(slots=True)
+class _Sorting:
+    """Sorts the runs of entries into those to insert and those only to count."""
+
+    known: set[RunKey]
+    """Those that have a row, and those that were sorted."""
+    max_rate: int
+    new: list[RunKey] = field(default_factory=list)
+    counted: list[RunKey] = field(default_factory=list)
+    """Also those that are new."""
+
+    def pass_entries(self, stream: RunStream, entries: Sequence[RunEntry]) -> None:
+        """Move a stream's cursor past entries, and sort their runs."""
+        cursor, counted_before = parse_entry_id(stream.cursor), len(self.counted)
+        may_be_counted = min(cursor, parse_entry_id(stream.counted_only_cursor))
+        for entry in entries:
+            stream.passed += entry.id > cursor
+            if entry.run is None:
+                stream.invalid += entry.id > cursor
+                continue
+            key = entry.run.task_id, entry.run.run_id
+            is_success = entry.run.outcome is RunOutcome.COMPLETED
+            # A success up to there may have been counted without a row.
+            if key in self.known or (is_success and entry.id <= may_be_counted):
+                continue
+            self.known.add(key)
+            self.counted.append(key)
+            if is_success and not _is_within_rate(stream, entry.id, self.max_rate):
                 stream.counted_only += 1
                 stream.counted_only_cursor = format_entry_id(entry.id)
-                known.add(key)
-                counted.append(key)
-                continue
-        known.add(key)
-        new.append(key)
-        counted.append(key)
-    stream.recorded += len(counted) - counted_before
-    stream.cursor = format_entry_id(max(entries[-1].id, cursor))
+            else:
+                self.new.append(key)
+        stream.recorded += len(self.counted) - counted_before
+        stream.cursor = format_entry_id(max(entries[-1].id, cursor))
 
 
 def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:

@@ -262,23 +262,84 @@ def _resolve(queue: str) -> HistoryQueue:
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
     """Return the charts of statistics. The last interval may not have ended."""
-    starts = [point.start for point in points]
+    shown = _Statistics(points, chart_range, step_s, now)
+    return [
+        _build_throughput(shown),
+        shown.chart(
+            "failure-rate",
+            "Failure rate",
+            PERCENT_FAILED,
+            shown.line("First attempts", "other", shown.failure_percent("first_percent"), 6, 3),
+            shown.line("Tasks", "bad", shown.failure_percent("task_percent")),
+            note="Of first attempts, and of tasks that ended for good. Retries are in neither.",
+        ),
+        shown.durations(
+            "wait",
+            "Wait time",
+            shown.line("Median", "main", lambda point: point.wait_percentile_ms(0.5)),
+            shown.line("95th percentile", "other", lambda point: point.wait_percentile_ms(0.95), 6, 3),
+        ),
+        shown.durations(
+            "run",
+            "Run time",
+            shown.line("Median", "main", lambda point: point.run_percentile_ms(0.5)),
+            shown.line("95th percentile", "other", lambda point: point.run_percentile_ms(0.95), 6, 3),
+        ),
+        shown.chart(
+            "backlog",
+            "Backlog",
+            TASKS,
+            shown.line("Pending", "main", lambda point: point.backlog),
+            note=(
+                f"Sampled at the end of each {_name_step(step_s)}. A gap means that nothing was pending, or that no "
+                "maintenance process took samples."
+            ),
+        ),
+        shown.durations("oldest", "Oldest pending task", shown.line("Age", "main", lambda point: point.oldest_ms)),
+    ]
+
+
+def _build_throughput(shown: "_Statistics") -> Chart:
+    per_minute = shown.per_minute
+    return shown.chart(
+        "throughput",
+        "Throughput",
+        RUNS_PER_MINUTE,
+        shown.line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
+        shown.line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
+        shown.line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
+        details=[
+            shown.line(name, "bad", per_minute(partial(_count_outcome, outcome)))
+            for outcome, name in FAILURE_COLUMNS.items()
+        ],
+        note="Failed attempts are the sum of the last columns.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    """The statistics of a period, as parts of charts."""
+
+    points: Sequence[StatsPoint]
+    chart_range: ChartRange
+    step_s: int
+    now: datetime
 
     def chart(
-        id_: str, title: str, unit: Unit, *series: Series, details: Sequence[Series] = (), note: str = ""
+        self, id_: str, title: str, unit: Unit, *series: Series, details: Sequence[Series] = (), note: str = ""
     ) -> Chart:
         return Chart(
             id=id_,
             title=title,
             unit=unit,
-            chart_range=chart_range,
-            starts=starts,
+            chart_range=self.chart_range,
+            starts=[point.start for point in self.points],
             series=series,
             details=details,
             note=note,
         )
 
-    def durations(id_: str, title: str, *lines: Series) -> Chart:
+    def durations(self, id_: str, title: str, *lines: Series) -> Chart:
         """Return a chart of lines in milliseconds, in the unit that suits the longest."""
         length_ms, unit = _find_duration_unit(max((value or 0 for line in lines for value in line.values), default=0))
         series = [
@@ -289,72 +350,25 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             )
             for line in lines
         ]
-        return chart(id_, title, unit, *series)
+        return self.chart(id_, title, unit, *series)
 
-    def line(name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
-        return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
+    def line(self, name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
+        return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in self.points])
 
-    def get_elapsed_s(point: StatsPoint) -> float | None:
-        """Return how many seconds of an interval have passed; None if it has just begun, so that it has no rates."""
-        elapsed_s = min((now - point.start).total_seconds(), step_s)
-        return elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
-
-    def per_minute(count: Callable[[StatsPoint], int]) -> Callable[[StatsPoint], float | None]:
+    def per_minute(self, count: Callable[[StatsPoint], int]) -> Callable[[StatsPoint], float | None]:
         def rate(point: StatsPoint) -> float | None:
-            elapsed_s = get_elapsed_s(point)
+            elapsed_s = self._get_elapsed_s(point)
             return None if elapsed_s is None else 60 * count(point) / elapsed_s
 
         return rate
 
-    def failure_percent(rate: str) -> Callable[[StatsPoint], float | None]:
-        return lambda point: getattr(point.failures, rate) if get_elapsed_s(point) else None
+    def failure_percent(self, rate: str) -> Callable[[StatsPoint], float | None]:
+        return lambda point: getattr(point.failures, rate) if self._get_elapsed_s(point) else None
 
-    return [
-        chart(
-            "throughput",
-            "Throughput",
-            RUNS_PER_MINUTE,
-            line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
-            line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
-            line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
-            details=[
-                line(name, "bad", per_minute(partial(_count_outcome, outcome)))
-                for outcome, name in FAILURE_COLUMNS.items()
-            ],
-            note="Failed attempts are the sum of the last columns.",
-        ),
-        chart(
-            "failure-rate",
-            "Failure rate",
-            PERCENT_FAILED,
-            line("First attempts", "other", failure_percent("first_percent"), 6, 3),
-            line("Tasks", "bad", failure_percent("task_percent")),
-            note="Of first attempts, and of tasks that ended for good. Retries are in neither.",
-        ),
-        durations(
-            "wait",
-            "Wait time",
-            line("Median", "main", lambda point: point.wait_percentile_ms(0.5)),
-            line("95th percentile", "other", lambda point: point.wait_percentile_ms(0.95), 6, 3),
-        ),
-        durations(
-            "run",
-            "Run time",
-            line("Median", "main", lambda point: point.run_percentile_ms(0.5)),
-            line("95th percentile", "other", lambda point: point.run_percentile_ms(0.95), 6, 3),
-        ),
-        chart(
-            "backlog",
-            "Backlog",
-            TASKS,
-            line("Pending", "main", lambda point: point.backlog),
-            note=(
-                f"Sampled at the end of each {_name_step(step_s)}. A gap means that nothing was pending, or that no "
-                "maintenance process took samples."
-            ),
-        ),
-        durations("oldest", "Oldest pending task", line("Age", "main", lambda point: point.oldest_ms)),
-    ]
+    def _get_elapsed_s(self, point: StatsPoint) -> float | None:
+        """Return how many seconds of an interval have passed; None if it has just begun, so that it has no rates."""
+        elapsed_s = min((self.now - point.start).total_seconds(), self.step_s)
+        return elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
 
 
 def _count_outcome(outcome: RunOutcome, point: StatsPoint) -> int:

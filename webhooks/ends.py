@@ -137,7 +137,7 @@ def _info(collected: CollectedEnd, state: TaskState) -> TaskInfo:
         retried=max(end.attempt - 1, 0),
         last_err=end.error,
         error=end.error if is_archived else None,
-        error_class=None,
+        error_class=(end.error_class or None) if is_archived else None,
         runs=[],
         timeout="0s",
         deadline=None,

@@ -13,8 +13,9 @@ from queues.webhook_secrets import rotate_queue_secret, show_queue_secret
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.streams.ends import MAX_RESULT_BYTES, EndOutcome, Notify, TaskEnd
+from runqy.broker.streams.run_log import RunInfo
 from runqy.broker.tasks.finish import archive, complete
-from runqy.broker.tasks.inspector import archive_tasks
+from runqy.broker.tasks.inspector import archive_tasks, delete_tasks
 from runqy.errors import VaultLocked
 from tasks.duties import TaskEnds
 from tasks.ends import CollectedEnd
@@ -137,6 +138,23 @@ def test_a_task_that_was_archived_on_request_says_so(
 
     (body,) = bodies(receiver)
     assert (body["data"]["id"], body["data"]["error"]) == (task_id, "archived on request")
+
+
+def test_a_failed_task_that_was_deleted_since_keeps_its_error_and_class(
+    single_broker: Broker, receiver: Receiver, hosts: list[str]
+) -> None:
+    create_endpoint(url=receiver.url, events=["task.archived"])
+    add()
+    taken = take_one(single_broker, QUEUE)
+    info, now_ns = RunInfo(error_class="app.OutOfStock"), single_broker.now_ns()
+    single_broker.run(archive(taken.lease, taken.message, error="no shoes", now_ns=now_ns, info=info))
+    single_broker.run(delete_tasks(QUEUE, [taken.message.id]))
+
+    assert tell(single_broker) == 1
+
+    (body,) = bodies(receiver)
+    data = body["data"]
+    assert (data["error"], data["error_class"], data["payload_omitted"]) == ("no shoes", "app.OutOfStock", True)
 
 
 def test_a_result_that_no_endpoint_wants_is_said_to_be_left_out(

@@ -79,6 +79,7 @@ class TaskEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How many attempts there were."""
     error: str = ""
     """At most 1 KiB."""
+    error_class: str = ""
     result: bytes | None = None
     """None if there is none, nobody wants it, or it was left out."""
     is_result_omitted: bool = False
@@ -132,13 +133,14 @@ def _read_end(entry: StreamEntry) -> TaskEnd:
     if len(result) > MAX_RESULT_BYTES:
         raise ValueError("result")
     known = EndOutcome(outcome.decode())
-    error = replace_nul(read_error(entry.fields[b"details"], max_bytes=ERROR_MAX_BYTES))
+    error, error_class = map(replace_nul, read_error(entry.fields[b"details"], max_bytes=ERROR_MAX_BYTES))
     return TaskEnd(
         task_id=_text(task_id, _ID_MAX_BYTES),
         end_id=_text(end_id, _END_ID_MAX_BYTES),
         outcome=known,
         attempt=min(attempts, 2**31 - 1),
         error=error or (CANCELED if known is EndOutcome.CANCELED else ""),
+        error_class=error_class,
         result=result if known is EndOutcome.COMPLETED and result else None,
         is_result_omitted=is_omitted == b"1",
         ended_ns=ended_ns,

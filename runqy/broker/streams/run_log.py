@@ -148,10 +148,14 @@ def make_details(
     return _encode_details((commit, request_id, shown_error, payload, shown_result, info.started_ns, info.error_class))
 
 
-def read_error(details: bytes, *, max_bytes: int) -> str:
-    """Return the error in what `make_details` returned, cut to a size. Raise ValueError for anything else."""
-    error = _decode_details(details).error if details else ""
-    return cut_error(error, traceback_max_bytes=max_bytes)
+def read_error(details: bytes, *, max_bytes: int) -> tuple[str, str]:
+    """Return the error in what `make_details` returned, cut to a size, and its class. Raise ValueError for anything
+    else.
+    """
+    if not details:
+        return "", ""
+    found = _decode_details(details)
+    return cut_error(found.error, traceback_max_bytes=max_bytes), found.error_class[:CLASS_MAX_BYTES]
 
 
 def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str, request_id: str) -> int:

@@ -1,15 +1,17 @@
 """Payloads of 30 MB beside small ones: no small request fails or waits long, and what is refused did not run."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import redis as redis_py
 
 from runqy.broker.keys import QueueKeys
-from tools.soak.api import Reply
+from tools.soak.api import Client, Reply
 from tools.soak.options import Options
 from tools.soak.report import Report, percentiles
 from tools.soak.stack import Stack, StackParts, running_stack
@@ -42,14 +44,12 @@ def run(options: Options, report: Report) -> None:
 def _send_beside_small(
     stack: Stack, report: Report, method: str, path: Callable[[int], str], body: object = None
 ) -> list[Reply]:
-    small: list[Reply] = []
-    is_over = threading.Event()
-
-    def send_small() -> None:
-        client = stack.client(timeout_s=TIMEOUT_S)
-        while not is_over.is_set():
-            small.append(client.send("POST", "/queue/add", {"queue": QUEUE, "data": {}}))
-        client.close()
+    # In a process of their own: one that encodes and sends megabytes would make its other requests wait.
+    processes = get_context("spawn")
+    is_over, sent = processes.Event(), processes.SimpleQueue()
+    sending = processes.Process(target=_send_small, args=(stack.port, stack.key, is_over, sent))
+    sending.start()
+    sent.get()  # it sends now
 
     def send_large(number: int) -> Reply:
         client = stack.client(timeout_s=TIMEOUT_S)
@@ -57,14 +57,11 @@ def _send_beside_small(
         client.close()
         return reply
 
-    threads = [threading.Thread(target=send_small) for _ in range(SMALL_CLIENTS)]
-    for thread in threads:
-        thread.start()
     with ThreadPoolExecutor(LARGE_CLIENTS) as pool:
         large = list(pool.map(send_large, range(ROUNDS * LARGE_CLIENTS)))
     is_over.set()
-    for thread in threads:
-        thread.join()
+    small: list[Reply] = sent.get()
+    sending.join()
     answers = {"200", "503 server_busy"} if body else {"200"}
     for size, replies, expected in (("large", large, answers), ("small", small, {"200"})):
         found = Counter(f"{reply.status} {reply.content.get('code', '')}".strip() for reply in replies)
@@ -73,6 +70,21 @@ def _send_beside_small(
     report.figure(PART, f"small requests beside large ones ({method})", percentiles(times_s))
     report.require(PART, f"99th percentile ({method})", times_s[len(times_s) * 99 // 100], at_most=P99_S)
     return large
+
+
+def _send_small(port: int, key: str, is_over: Event, sent: "SimpleQueue[Any]") -> None:
+    """Send small requests by some clients until it is over; then pass their replies on."""
+
+    def send(_: int) -> list[Reply]:
+        client, replies = Client(port, key, timeout_s=TIMEOUT_S), list[Reply]()
+        while not is_over.is_set():
+            replies.append(client.send("POST", "/queue/add", {"queue": QUEUE, "data": {}}))
+        client.close()
+        return replies
+
+    sent.put(None)
+    with ThreadPoolExecutor(SMALL_CLIENTS) as pool:
+        sent.put([reply for replies in pool.map(send, range(SMALL_CLIENTS)) for reply in replies])
 
 
 def _count_large(redis: redis_py.Redis) -> int:

@@ -174,9 +174,9 @@ class Sender:
         self._thread.join(60)
 
     def _send(self) -> None:
-        ended_s = began_s = time.monotonic()
+        began_s = sent_s = time.monotonic()
         while not self._may_end:
-            connection, sent_s = self._connections[0], None
+            connection, previous_s = self._connections[0], sent_s
             try:
                 connection.request("GET", "/livez", headers=self._headers)
                 sent_s = time.monotonic()
@@ -190,8 +190,9 @@ class Sender:
                 continue
             except (OSError, HTTPException) as error:
                 connection.close()
-                # For longer than this a process that stops does not wait for a request: this machine was busy.
-                if (sent_s or time.monotonic()) - ended_s < HttpProtocol.unused_timeout_s:
+                # A process that stops waits so long for a request after its last response, which this thread may have
+                # read late, but which came after the previous request was sent.
+                if (sent_s if sent_s > previous_s else time.monotonic()) - previous_s < HttpProtocol.unused_timeout_s:
                     self.failures.append(error)
             self.count += 1
             ended_s = time.monotonic()

@@ -83,16 +83,14 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-def task_info(record: TaskRecord, *, is_own: bool = False) -> TaskInfo:
-    """Return what clients see of a task. `is_own`: its payload was checked by this request, and is not looked at."""
+def task_info(record: TaskRecord) -> TaskInfo:
     message = record.message
-    to_json = msgspec.Raw if is_own else payloads.as_json
     return TaskInfo(
         id=record.id,
         type=message.type,
         queue=record.queue,
         state=record.state,
-        payload=to_json(message.payload) if record.has_payload else msgspec.UNSET,
+        payload=payloads.as_json(message.payload) if record.has_payload else msgspec.UNSET,
         result=None if record.result is None else payloads.as_json(record.result),
         max_retry=message.retry,
         retried=record.retried,

@@ -167,8 +167,7 @@ def enqueue_response(enqueued: EnqueuedTask, requested: NewTask, awaited: TaskRe
     existing = enqueued.is_existing if requested.unique_key else msgspec.UNSET
     record = awaited or enqueued.record
     is_new = not enqueued.is_replayed and not record.state.is_final
-    is_own = awaited is None and not (enqueued.is_existing or enqueued.is_replayed)
-    return EnqueueResponse(task_info(record, is_own=is_own), existing, _warnings(enqueued.warnings if is_new else ()))
+    return EnqueueResponse(task_info(record), existing, _warnings(enqueued.warnings if is_new else ()))
 
 
 def add_batch_response(enqueued: EnqueuedTasks) -> AddBatchResponse:

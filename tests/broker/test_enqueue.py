@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from runqy.broker import keys
-from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.duties.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply, ReplyLost
-from runqy.broker.scripts import JOINED_BYTES, Command
+from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import complete
@@ -41,14 +40,6 @@ def test_a_task_is_stored_as_asynq_stores_it(broker: Broker) -> None:
     assert (stored.id, stored.type, stored.queue, stored.payload) == ("t1", QUEUE, QUEUE, b'{"n":1}')
     assert (stored.retry, stored.timeout, stored.deadline, stored.retention) == (3, 1800, 0, 86_400)
     assert dict(stored.headers) == {"trace": "x"}
-
-
-@pytest.mark.parametrize("size", [0, 127, JOINED_BYTES, JOINED_BYTES + 1, 3 * JOINED_BYTES])
-def test_a_message_is_encoded_as_protobuf_does_it_however_large_the_payload(size: int) -> None:
-    task = NewTask.requested(id="t1", queue=QUEUE, payload=b"\x80" * size, unique_key="k", headers={"trace": "x"})
-
-    assert TaskMessage.FromString(task.encode()) == task.message()
-    assert task.message().ByteSize() == len(task.encode())
 
 
 def test_a_task_can_be_looked_up_and_its_queue_is_known(broker: Broker) -> None:

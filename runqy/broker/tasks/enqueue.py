@@ -16,7 +16,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
 from runqy.broker.replies import Reply
 from runqy.broker.request import Request
-from runqy.broker.scripts import JOINED_BYTES, Command, Value, command, script
+from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.ends import Notify
 from runqy.broker.tasks.record import TaskRecord
@@ -85,15 +85,6 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True, array_like=T
         message = self.shared_fields()
         message.id, message.payload, message.unique_key = self.id, self.payload, self.lock
         return message
-
-    def encode(self) -> bytes:
-        """Return the encoded message. A large payload is copied once; protobuf would copy it several times."""
-        if len(self.payload) <= JOINED_BYTES:
-            return self.message().SerializeToString()
-        rest = self.shared_fields()
-        rest.id, rest.unique_key = self.id, self.lock
-        # Fields may be in any order.
-        return b"".join((rest.SerializeToString(), _PAYLOAD_TAG, _encode_varint(len(self.payload)), self.payload))
 
     def shared_fields(self) -> TaskMessage:
         """Return the message without id, payload and lock, which no two tasks share."""
@@ -198,18 +189,6 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
     """For the response to a repetition. Never empty, and unique: it identifies a request that is sent again."""
     keeps_conflict: bool = False
     """Keep the record if another task has the lock. Otherwise a repetition tries again."""
-
-
-_PAYLOAD_TAG = bytes([TaskMessage.PAYLOAD_FIELD_NUMBER << 3 | 2])
-"""Protobuf's tag of the field, whose value begins with its length."""
-
-
-def _encode_varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])
 
 
 def new_task_id() -> str:
@@ -383,7 +362,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
         now_ms=now_ns // 1_000_000,
         max_waiting=task.max_waiting,
         id=task.id,
-        message=task.encode(),
+        message=task.message().SerializeToString(),
         ttl_archived=task.ttl_archived_s,
         ttl_completed=task.retention_s,
         active_timeout=task.timeout_s,
@@ -411,7 +390,7 @@ def _arguments(
         "queue": task.queue,
         "now_ns": now_ns,
         "id": task.id,
-        "message": task.encode(),
+        "message": task.message().SerializeToString(),
         "ttl_archived": task.ttl_archived_s,
         "ttl_completed": task.retention_s,
         "active_timeout": task.timeout_s,

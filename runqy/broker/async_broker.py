@@ -14,8 +14,8 @@ from runqy.broker.connection.async_connection import ConnectionLost
 from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.memory import MemoryUse
-from runqy.broker.replies import Reply, ReplyLost
-from runqy.broker.request import AnyBroker, Request, RequestBatch, raise_if_unknown
+from runqy.broker.replies import Reply, ReplyLost, is_unavailable
+from runqy.broker.request import AnyBroker, Request, RequestBatch
 from runqy.broker.scripts import Command, command
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, RunqyError
@@ -79,16 +79,17 @@ class RedisClock:
 
 
 T = TypeVar("T")
+_LOST = (ConnectionLost, ReplyLost)
 
 
 class Router(Protocol):
     """Sends commands to the servers that own their keys."""
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        """Run commands and return their replies in order; error replies are returned, not raised.
+        """Run commands and return their replies in order. Errors are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
-        have run.
+        The reply of a command whose server cannot be reached is BrokerUnavailable: after its subclass ReplyLost, the
+        command may have run.
         """
 
     async def nodes(self) -> Mapping[str, AsyncNode]:
@@ -151,7 +152,7 @@ class AsyncBroker:
     async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
 
-        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        Raise BrokerUnavailable when no server that they need can be reached, OutcomeUnknown if one may have run.
         """
         if not requests:
             return []
@@ -174,51 +175,38 @@ class AsyncBroker:
         found = (await self._router.nodes()).get(node)
         if found is None:
             raise BrokerUnavailable(reason=f"{node} holds no keys of its cluster any more")
-        replies, lost = await self._exchange(request, found.execute)
-        outcome: T = self.read_replies(request, replies, lost)
+        outcome: T = request.read(await self._exchange(request, found.execute))
         return outcome
 
     async def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        replies, lost = await self._exchange(request, self._router.execute)
-        return self.read_replies(request, replies, lost)
+        return request.read(await self._exchange(request, self._router.execute))
 
-    async def exchange(self, request: Request[Any] | RequestBatch) -> tuple[list[Reply], BrokerUnavailable | None]:
-        """Return what `read_replies` takes. Raise BrokerUnavailable."""
+    async def exchange(self, request: Request[Any] | RequestBatch) -> list[Reply]:
+        """Return what the `read` of a request takes, which may be called on another thread."""
         return await self._exchange(request, self._router.execute)
 
     @staticmethod
     async def _exchange(
         request: Request[Any] | RequestBatch, execute: Callable[..., Awaitable[list[Reply]]]
-    ) -> tuple[list[Reply], BrokerUnavailable | None]:
-        """Return the replies, and the error of a first attempt after which the request was sent again."""
+    ) -> list[Reply]:
+        """Return the replies. What was lost with a connection is sent again, once, if the request may be repeated."""
         commands = request.commands
         if not commands:
-            return [], None
-        try:
-            return await execute(commands, is_bulky=request.is_bulky), None
-        except (ConnectionLost, ReplyLost) as error:
-            # The commands may have run although their replies were lost. Only a request that may run twice is sent
-            # again.
-            if not request.may_repeat:
-                raise_if_unknown(request, error)
-                raise
-            try:
-                return await execute(commands, is_bulky=request.is_bulky), error
-            except BrokerUnavailable as again:
-                raise_if_unknown(request, error, again)
-                raise
-
-    @staticmethod
-    def read_replies(
-        request: Request[Any] | RequestBatch, replies: Sequence[Reply], lost: BrokerUnavailable | None
-    ) -> Any:
-        """Return the outcome of a request. Raise BrokerUnavailable, or the errors it documents."""
-        try:
-            return request.read(replies)
-        except BrokerUnavailable as again:
-            if lost is not None:
-                raise_if_unknown(request, lost, again)
-            raise
+            return []
+        replies = await execute(commands, is_bulky=request.is_bulky)
+        for reply in replies:
+            if isinstance(reply, _LOST):
+                break
+        else:
+            return replies
+        if request.may_repeat:
+            lost = [i for i, reply in enumerate(replies) if isinstance(reply, _LOST)]
+            again = await execute([commands[i] for i in lost], is_bulky=request.is_bulky)
+            for index, reply in zip(lost, again, strict=True):
+                # Where the second attempt was refused, the first may have run.
+                if not (isinstance(replies[index], ReplyLost) and is_unavailable(reply)):
+                    replies[index] = reply
+        return replies
 
     def now_s(self) -> int:
         return self._clock.now_ns() // 1_000_000_000

@@ -54,7 +54,7 @@ class Broker:
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run requests in one round trip; the result of a failed request is its error.
 
-        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        Raise BrokerUnavailable when no server that they need can be reached, OutcomeUnknown if one may have run.
         """
         outcomes: list[T | RunqyError] = self._run(RequestBatch(tuple(requests)), DEADLINE_S) if requests else []
         return outcomes
@@ -109,7 +109,7 @@ class Broker:
 
     def _run(self, request: Request[Any] | RequestBatch, deadline_s: float) -> Any:
         try:
-            replies, lost = self._loop_thread().run(self.on_loop.exchange(request), deadline_s)
+            replies = self._loop_thread().run(self.on_loop.exchange(request), deadline_s)
         except LoopStopped:
             raise BrokerUnavailable(reason="the process ends") from None
         except DeadlineExceeded:
@@ -118,7 +118,7 @@ class Broker:
                 raise OutcomeUnknown(reason=late) from None
             raise BrokerUnavailable(reason=late) from None
         # On this thread, so that a large reply delays nobody else.
-        return self.on_loop.read_replies(request, replies, lost)
+        return request.read(replies)
 
     def _loop_thread(self) -> LoopThread:
         """Return the process's event loop, to which the connections belong."""

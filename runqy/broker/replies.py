@@ -43,7 +43,7 @@ def replace_nul(text: str) -> str:
 
 
 Reply = Any
-"""Redis's reply to a command: bytes, int, None, a list of these, or a ResponseError."""
+"""Redis's reply to a command: bytes, int, None, a list of these, or a ResponseError. BrokerUnavailable without one."""
 
 
 # With the error replies of a Redis that loads its data, fails over or moves slots.
@@ -75,7 +75,7 @@ REDIS_ERRORS = (*_UNAVAILABLE, redis_errors.ResponseError)
 class ReplyLost(BrokerUnavailable):
     """Redis cannot be reached."""
 
-    # Raised after commands were sent: any of them may have run. After other errors of the connection none has.
+    # The reply to a command that was sent: it may have run. With other errors of the connection it has not.
 
 
 @contextmanager
@@ -100,13 +100,23 @@ def translate_error(error: Exception) -> RunqyError:
     return BrokerCommandRefused(reason=str(error))
 
 
+def read_error(reply: Exception) -> Exception:
+    """Return the error of a command: ours, also for an error reply of Redis."""
+    if not isinstance(reply, REDIS_ERRORS):
+        return reply
+    error = translate_error(reply)
+    error.__cause__ = reply
+    return error
+
+
+def is_unavailable(reply: Reply) -> bool:
+    """Return whether a command was not run because its server was unavailable, or does not accept it now."""
+    return isinstance(reply, Exception) and isinstance(read_error(reply), BrokerUnavailable)
+
+
 def check_reply(reply: Reply) -> Reply:
-    if isinstance(reply, RunqyError):
-        raise reply
     if isinstance(reply, Exception):
-        if not isinstance(reply, REDIS_ERRORS):
-            raise reply
-        raise translate_error(reply) from reply
+        raise read_error(reply)
     return reply
 
 

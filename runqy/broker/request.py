@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from runqy.broker.replies import Reply, ReplyLost, check_reply, is_wrong_type
+from runqy.broker.replies import Reply, ReplyLost, is_wrong_type, read_error
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
@@ -41,6 +41,8 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
     """It or its replies may be large. It uses the connection for large requests, so that small ones need not wait."""
     tolerates_wrong_types: bool = False
     """A key of the wrong type reads as missing (None), because workers can write its keys."""
+    is_decided_by_last: bool = False
+    """Its last command is what changes something; what the others write has no effect without it."""
 
     @property
     def may_repeat(self) -> bool:
@@ -51,7 +53,38 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
         """Return the outcome. Raise the RunqyError for an error reply, or what `parse` raises."""
         if self.tolerates_wrong_types:
             replies = [None if is_wrong_type(reply) else reply for reply in replies]
-        return self.parse([check_reply(reply) if isinstance(reply, Exception) else reply for reply in replies])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                return self.parse(self._read_errors(replies))
+        return self.parse(replies)
+
+    def _read_errors(self, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """Return the replies with None for commands that may fail. Raise the first error of another command.
+
+        In a cluster, each command may be on another server. OutcomeUnknown if one that writes may have run.
+        """
+        read = list(replies)
+        first: Exception | None = None
+        for index, (command, reply) in enumerate(zip(self.commands, replies, strict=True)):
+            if not isinstance(reply, Exception):
+                continue
+            error = read_error(reply)
+            if command.may_fail and isinstance(error, BrokerUnavailable):
+                read[index] = None
+            else:
+                first = first or error
+        if isinstance(first, BrokerUnavailable) and self._may_have_written(replies):
+            raise OutcomeUnknown(reason=first.reason) from first
+        if first is not None:
+            raise first
+        return read
+
+    def _may_have_written(self, replies: Sequence[Reply]) -> bool:
+        start = -1 if self.is_decided_by_last else 0
+        return any(
+            command.may_write and (isinstance(reply, ReplyLost) or not isinstance(reply, Exception))
+            for command, reply in zip(self.commands[start:], replies[start:], strict=True)
+        )
 
 
 class RequestBatch(msgspec.Struct, frozen=True):
@@ -72,7 +105,10 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return any(request.is_bulky for request in self.requests)
 
     def read(self, replies: Sequence[Reply]) -> list[Any]:
-        """Return one outcome per request, in order; the outcome of a failed request is its RunqyError."""
+        """Return one outcome per request, in order; the outcome of a failed request is its RunqyError.
+
+        Raise BrokerUnavailable if no command has a reply.
+        """
         outcomes: list[Any] = []
         start = 0
         for request in self.requests:
@@ -82,16 +118,10 @@ class RequestBatch(msgspec.Struct, frozen=True):
             except RunqyError as error:
                 outcomes.append(error)
             start = end
+        if replies and isinstance(replies[0], RunqyError) and all(isinstance(reply, RunqyError) for reply in replies):
+            errors = [outcome for outcome in outcomes if isinstance(outcome, RunqyError)]
+            raise next((error for error in errors if isinstance(error, OutcomeUnknown)), errors[0])
         return outcomes
-
-
-def raise_if_unknown(request: Request[Any] | RequestBatch, *errors: BrokerUnavailable) -> None:
-    """Raise OutcomeUnknown if a request that can write was sent and its reply was lost, given the errors of its
-    attempts.
-    """
-    lost = next((error for error in errors if isinstance(error, ReplyLost)), None)
-    if lost is not None and any(command.may_write for command in request.commands):
-        raise OutcomeUnknown(reason=lost.reason) from lost
 
 
 class AnyBroker(Protocol):
@@ -114,7 +144,7 @@ class AnyBroker(Protocol):
     async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
 
-        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        Raise BrokerUnavailable when no server that they need can be reached, OutcomeUnknown if one may have run.
         """
 
     async def nodes(self) -> list[str]:
@@ -131,7 +161,7 @@ class AnyBroker(Protocol):
 
 
 def raise_error(outcome: T | RunqyError) -> T:
-    """Return an outcome of `ask_all`, or raise it if it is an error."""
+    """Return an outcome of `send_all`, or raise it if it is an error."""
     if isinstance(outcome, RunqyError):
         raise outcome
     return outcome

@@ -37,24 +37,25 @@ class Command(msgspec.Struct, frozen=True):
     script: "Script | None" = None
     reply_bytes: int = 0
     """The size of its reply, if that is known to be large."""
+    may_fail: bool = False
+    """Its request succeeds also where the server of its key is unavailable."""
 
     @property
     def may_write(self) -> bool:
-        if self.script is not None:
-            # The flag is Redis's own: it fails a script that has the flag and writes.
-            return "no-writes" not in self.script.source.partition("\n")[0]
-        return str(self.args[0]) not in _READS.split()
+        return self.script.may_write if self.script is not None else str(self.args[0]) not in _READS.split()
 
 
 class Script:
     """A Lua file. Calling it checks the argument names and returns the command."""
 
-    __slots__ = ("_get_args", "_get_keys", "_names", "_star_arg", "_star_key", "name", "sha", "source")
+    __slots__ = ("_get_args", "_get_keys", "_names", "_star_arg", "_star_key", "may_write", "name", "sha", "source")
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        # The flag is Redis's own: it fails a script that has the flag and writes.
+        self.may_write = "no-writes" not in source.partition("\n")[0]
         keys, self._star_key = _names(source, "-- KEYS")
         args, self._star_arg = _names(source, "-- ARGV")
         self._get_keys, self._get_args = _argument_getter(keys), _argument_getter(args)

@@ -38,12 +38,15 @@ def wrap_link(
     broker: Broker,
     wrapper: Callable[[Execute, Sequence[Command]], Awaitable[list[Reply]]],
 ) -> None:
-    """Have a coroutine function send the commands of a broker, by what it gets first."""
+    """Have a coroutine function send the commands of a broker, by what it gets first. It may raise their error."""
     link = link_of(broker)
     original = link.execute
 
     async def executing(commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        return await wrapper(lambda sent: original(sent, is_bulky=is_bulky), commands)
+        try:
+            return await wrapper(lambda sent: original(sent, is_bulky=is_bulky), commands)
+        except BrokerUnavailable as error:
+            return [error] * len(commands)
 
     monkeypatch.setattr(link, "execute", executing)
 

@@ -18,7 +18,7 @@ def lose_reply(monkeypatch: pytest.MonkeyPatch, script: str, *, times: int = 1) 
         replies = await execute(self, commands, is_bulky=is_bulky)
         if len(lost) < times and any(command.script and command.script.name == script for command in commands):
             lost.append(script)
-            raise ReplyLost
+            return [ReplyLost()] * len(commands)
         return replies
 
     monkeypatch.setattr(AsyncNode, "execute", executing)

@@ -42,20 +42,16 @@ class AsyncCluster:
         self._waiting = 0
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        """Run commands in one round trip per node and return their replies; error replies are returned, not raised.
+        """Run commands in one round trip per node and return their replies. Errors are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
-        have run.
+        The replies of a node that cannot be reached are BrokerUnavailable: after its subclass ReplyLost, its commands
+        may have run. The other nodes' replies are their own.
         """
-        try:
-            replies = await self._send(commands, is_bulky)
-            if any(isinstance(reply, Exception) for reply in replies):
-                await self._follow(commands, replies, is_bulky)
-        except BrokerBusy:
-            raise
-        except BrokerUnavailable:
-            self._start_refresh()
-            raise
+        replies = await self._send(commands, is_bulky)
+        if any(isinstance(reply, Exception) for reply in replies):
+            await self._follow(commands, replies, is_bulky)
+            if any(isinstance(reply, BrokerUnavailable) and not isinstance(reply, BrokerBusy) for reply in replies):
+                self._start_refresh()
         return replies
 
     async def nodes(self) -> dict[str, AsyncNode]:
@@ -77,43 +73,34 @@ class AsyncCluster:
             await node.close()
 
     async def _send(self, commands: Sequence[Command], is_bulky: bool) -> list[Reply]:
-        if not self._slots:
-            await self._wait_for_refresh()
-        if len(commands) == 1:
-            node = self._find_node(commands[0]) or await self._find_new_node(commands[0])
-            return await node.execute(commands, is_bulky=is_bulky)
         groups: dict[AsyncNode, list[int]] = {}
-        for index, command in enumerate(commands):
-            node = self._find_node(command) or await self._find_new_node(command)
-            groups.setdefault(node, []).append(index)
-        if len(groups) == 1:
-            return await node.execute(commands, is_bulky=is_bulky)
-        return await self._send_groups(commands, groups, is_bulky)
-
-    async def _send_groups(
-        self, commands: Sequence[Command], groups: dict[AsyncNode, list[int]], is_bulky: bool
-    ) -> list[Reply]:
         replies: list[Reply] = [None] * len(commands)
-        futures: list[asyncio.Future[list[Reply]]] = []
-        try:
-            # Send to all nodes before awaiting the first reply.
-            for node, indexes in groups.items():
-                futures.append(await node.send([commands[i] for i in indexes], is_bulky=is_bulky))
-            for (node, indexes), future in zip(groups.items(), futures, strict=True):
-                received = await future
-                if any(isinstance(reply, Exception) for reply in received):
-                    await node.repair([commands[i] for i in indexes], received)
-                for index, reply in zip(indexes, received, strict=True):
-                    replies[index] = reply
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # an exception that is never retrieved would be logged
+        without_node: BrokerUnavailable | None = None
+        for index, command in enumerate(commands):
+            node = self._find_node(command)
+            if node is None and without_node is None:  # else one look at the topology has been enough
+                try:
+                    node = await self._find_new_node(command)
+                except BrokerUnavailable as error:
+                    without_node = error
+            if node is None:
+                replies[index] = without_node
+            else:
+                groups.setdefault(node, []).append(index)
+        if len(groups) == 1 and node is not None and len(groups[node]) == len(commands):
+            return await node.execute(commands, is_bulky=is_bulky)
+        # Each on its own, so that a node that does not connect delays none of the others.
+        received = await asyncio.gather(
+            *(node.execute([commands[i] for i in indexes], is_bulky=is_bulky) for node, indexes in groups.items())
+        )
+        for indexes, part in zip(groups.values(), received, strict=True):
+            for index, reply in zip(indexes, part, strict=True):
+                replies[index] = reply
         return replies
 
     def _find_node(self, command: Command) -> AsyncNode | None:
         if command.key is not None:
-            return self._slots[key_slot(command.key.encode())]
+            return self._slots[key_slot(command.key.encode())] if self._slots else None
         # A command without a key may run anywhere: prefer a node that is connected.
         nodes = self._nodes.values()
         return next((node for node in nodes if node.is_open), None) or next(iter(nodes), None)
@@ -127,25 +114,35 @@ class AsyncCluster:
         return node
 
     async def _follow(self, commands: Sequence[Command], replies: list[Reply], is_bulky: bool) -> None:
-        """Replace MOVED and ASK replies by the replies of the nodes they name. Raise BrokerUnavailable."""
+        """Replace MOVED and ASK replies by the replies of the nodes they name."""
         for _ in range(MAX_REDIRECTIONS):
             if any(isinstance(reply, redis_errors.ClusterDownError) for reply in replies):
                 self._start_refresh()
-            moved = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.MovedError)]
-            asked = [i for i, reply in enumerate(replies) if type(reply) is redis_errors.AskError]
-            if not moved and not asked:
+            redirected = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.AskError)]
+            if not redirected:
                 return
-            # ASK is for this command only, while the slot is moving; MOVED is for good.
-            for index in asked:
-                replies[index] = await self._node_at(replies[index]).execute_asking(commands[index])
+            moved = []
+            for index in redirected:
+                redirection = replies[index]
+                try:
+                    node = self._node_at(redirection)
+                except BrokerUnavailable as error:
+                    replies[index] = error
+                    continue
+                # ASK is for this command only, while the slot is moving; MOVED is for good.
+                if isinstance(redirection, redis_errors.MovedError):
+                    self._slots[redirection.slot_id] = node
+                    moved.append(index)
+                else:
+                    replies[index] = await node.execute_asking(commands[index])
             if moved:
-                for index in moved:
-                    self._slots[replies[index].slot_id] = self._node_at(replies[index])
                 self._start_refresh()
                 again = await self._send([commands[i] for i in moved], is_bulky)
                 for index, reply in zip(moved, again, strict=True):
                     replies[index] = reply
-        raise BrokerUnavailable(reason="its cluster redirects too often")
+        for index, reply in enumerate(replies):
+            if isinstance(reply, redis_errors.AskError):
+                replies[index] = BrokerUnavailable(reason="its cluster redirects too often")
 
     def _node_at(self, redirection: redis_errors.AskError) -> AsyncNode:
         """Return the node that a redirection names; it may be new to the topology. Raise BrokerUnavailable."""

@@ -216,21 +216,25 @@ class AsyncNode:
 
         self._small, self._bulk, self._large = self._connections = [make() for _ in range(3)]
         self._large_turn = asyncio.Lock()
+        self._max_pending, self._waiting_large = max_pending, 0
 
     @property
     def is_open(self) -> bool:
         return self._small.connection is not None
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        """Run commands in one round trip and return their replies; error replies are returned, not raised.
+        """Run commands in one round trip and return their replies. Errors are returned, not raised.
 
-        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ReplyLost, any of the commands may
-        have run.
+        When the server cannot be reached, all replies are BrokerUnavailable: after its subclass ReplyLost, the commands
+        may have run.
         """
-        replies = await (await self.send(commands, is_bulky=is_bulky))
+        try:
+            replies = await (await self._send(commands, is_bulky=is_bulky))
+        except BrokerUnavailable as error:
+            return [error] * len(commands)
         for reply in replies:
             if isinstance(reply, Exception):
-                await self.repair(commands, replies)
+                await self._repair(commands, replies)
                 break
         return replies
 
@@ -240,20 +244,12 @@ class AsyncNode:
     def node_of(self, _: str) -> str:
         return ""
 
-    async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
-        """Send commands and return a future for their replies, which the caller passes to `repair`.
-
-        Raise BrokerUnavailable.
-        """
+    async def _send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
+        """Send commands and return a future for their replies. Raise BrokerUnavailable."""
         parts = [piece for command in commands for piece in pack_pieces(command.args)]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         for command in commands:
             size += command.reply_bytes
-        return await self._send(parts, commands, size, is_bulky=is_bulky)
-
-    async def _send(
-        self, parts: Sequence[Data], commands: Sequence[Command], size: int, *, is_bulky: bool
-    ) -> asyncio.Future[list[Reply]]:
         if size > LARGE_BYTES:
             return await self._send_large(parts, commands, size)
         chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
@@ -264,8 +260,14 @@ class AsyncNode:
     async def _send_large(
         self, parts: Sequence[Data], commands: Sequence[Command], size: int
     ) -> asyncio.Future[list[Reply]]:
-        """Send a request when it is its turn."""
-        await self._large_turn.acquire()
+        """Send a request when it is its turn. Raise BrokerUnavailable."""
+        if self._waiting_large >= self._max_pending:
+            raise BrokerBusy
+        self._waiting_large += 1
+        try:
+            await self._large_turn.acquire()
+        finally:
+            self._waiting_large -= 1
         self._traffic.unanswered_bytes += size
 
         def end_turn(_: object = None) -> None:
@@ -283,7 +285,7 @@ class AsyncNode:
         # A caller that is cancelled does not end the turn: Redis still has the request.
         return asyncio.shield(sent)
 
-    async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
+    async def _repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
         """Act on error replies: load unknown scripts and repeat their calls; after a failover, connect to the new
         master.
         """
@@ -304,7 +306,7 @@ class AsyncNode:
             replies[index] = reply
 
     async def execute_asking(self, command: Command) -> Reply:
-        """Run a command on the node that a slot is moving to. Raise BrokerUnavailable."""
+        """Run a command on the node that a slot is moving to. Return its reply, or its error."""
         # ASKING holds for the next command only, so the script is loaded before it.
         parts = [pack(("ASKING",)), pack(command.args)]
         if command.script is not None:
@@ -327,8 +329,12 @@ class AsyncNode:
             connection.retry()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
-        connection = self._small.connection or await self._small.wait()
-        return await connection.send(parts, len(parts))
+        """Send packed commands, one a part, and return their replies. Errors are returned, as by `execute`."""
+        try:
+            connection = self._small.connection or await self._small.wait()
+            return await connection.send(parts, len(parts))
+        except BrokerUnavailable as error:
+            return [error] * len(parts)
 
 
 def _load_scripts(connection: AsyncConnection, commands: Sequence[Command]) -> None:

@@ -225,7 +225,7 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
         request.parse(replies)
         return state
 
-    return Request(request.commands, parse, is_repeatable=True)
+    return Request(request.commands, parse, is_repeatable=True, is_decided_by_last=True)
 
 
 def enqueue_unique(
@@ -243,7 +243,10 @@ def enqueue_unique(
     call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
     # The index entry first: an entry without a task is removed later, a task without one would not be found by its id.
     return Request(
-        (*index_task(task), call) if is_cluster else (call,), partial(_parse_unique_outcome, task), is_repeatable=True
+        (*index_task(task), call) if is_cluster else (call,),
+        partial(_parse_unique_outcome, task),
+        is_repeatable=True,
+        is_decided_by_last=True,
     )
 
 
@@ -295,8 +298,12 @@ def expire_records(queue: str, scopes: Sequence[str], *, ttl_s: int) -> Request[
 def index_task(task: NewTask) -> tuple[Command, Command]:
     """Return the commands that write a task's index entry and add its queue to the set of queues."""
     lookup = keys.lookup(task.id)
-    known = command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES)
-    return command("HSET", lookup, "queue", task.queue, key=lookup), known
+    return command("HSET", lookup, "queue", task.queue, key=lookup), add_queue(task.queue)
+
+
+def add_queue(queue: str) -> Command:
+    """Return the command that adds a Redis queue to the set of queues, which the next task does again if it fails."""
+    return Command(args=("SADD", keys.QUEUES, queue), key=keys.QUEUES, may_fail=True)
 
 
 def claim_lookup(task: NewTask) -> Request[None]:

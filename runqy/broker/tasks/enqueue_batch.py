@@ -22,6 +22,7 @@ from runqy.broker.tasks.enqueue import (
     LockConflict,
     NewTask,
     TaskCreated,
+    add_queue,
     encode_notify,
     ends_full,
     is_recorded,
@@ -109,8 +110,7 @@ def enqueue_unique_batch(
     Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
     """
     # Index entries first: one without a task is removed later, a task without one would not be found by its id.
-    known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
-    commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
+    commands = (*index_tasks(part.tasks, is_cluster), add_queue(part.queue)) if part.tasks else ()
 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart:
         if replies[-1] == 0:
@@ -121,7 +121,7 @@ def enqueue_unique_batch(
         return _read_part(token, now_ns, response, outcomes)
 
     call = script("enqueue_unique_batch")(**_arguments(part, request_token, idempotency_key))
-    return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
+    return Request((*commands, call), parse, is_repeatable=True, is_bulky=True, is_decided_by_last=True)
 
 
 def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
@@ -212,14 +212,11 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
     if tasks[0].is_later(now_ns):
         part = BatchPart(queue=queue, tasks=tasks)
         request = enqueue_unique_batch(part, RequestToken("", now_ns), is_cluster=is_cluster)
-        return Request(request.commands, partial(_scheduled, request, tasks), is_repeatable=True, is_bulky=True)
-    known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
-    return Request(
-        commands=(*index_tasks(tasks, is_cluster), known, _store_pending(tasks, now_ns)),
-        parse=partial(_outcomes, tasks),
-        is_repeatable=True,
-        is_bulky=True,
-    )
+        commands, parse = request.commands, partial(_scheduled, request, tasks)
+    else:
+        commands = (*index_tasks(tasks, is_cluster), add_queue(queue), _store_pending(tasks, now_ns))
+        parse = partial(_outcomes, tasks)
+    return Request(commands, parse, is_repeatable=True, is_bulky=True, is_decided_by_last=True)
 
 
 def _store_pending(tasks: Sequence[NewTask], now_ns: int) -> Command:

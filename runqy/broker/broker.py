@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.request import Request, RequestBatch
-from runqy.core.concurrency.event_loop import DeadlineExceeded, LoopStopped, LoopThread, loop_thread
+from runqy.core.concurrency.event_loop import DeadlineExceeded, LoopStopped, loop_thread
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, OutcomeUnknown, RunqyError
 
@@ -16,6 +19,19 @@ T = TypeVar("T")
 
 DEADLINE_S = 60.0
 """How long a request or an operation may take altogether. Each request has its own, shorter limits."""
+
+
+class _Operation:
+    """An operation that a thread waits for."""
+
+    __slots__ = ("has_written",)
+
+    def __init__(self) -> None:
+        # It has sent, or was about to send, commands that may write.
+        self.has_written = False
+
+
+_operation: ContextVar[_Operation | None] = ContextVar("operation", default=None)
 
 
 class Broker:
@@ -32,24 +48,24 @@ class Broker:
         """Keys with different hash tags may be on different nodes."""
         self.on_loop = AsyncBroker.connect(target)
         """The same, for coroutines on the process's event loop that `run` was given. Other threads do not use it."""
-        self._loop: LoopThread | None = None
         self.memory = self.on_loop.memory
+        _brokers.add(self)
 
     def run(self, work: Request[T] | Coroutine[Any, Any, T], *, deadline_s: float = DEADLINE_S) -> T:
         """Return the outcome of a request, or of an operation that was called with this broker.
 
-        Raise BrokerUnavailable, or the errors that it documents. After `deadline_s` it is cancelled: OutcomeUnknown if
-        it may have written.
+        Raise BrokerUnavailable, or the errors that it documents. After `deadline_s`, and when the process ends, it is
+        cancelled: OutcomeUnknown if it may have written.
         """
         if isinstance(work, Request):
             outcome: T = self._run(work, deadline_s)
             return outcome
+        operation = _Operation()
+        token = _operation.set(operation)
         try:
-            return self._loop_thread().run(work, deadline_s)
-        except LoopStopped:
-            raise BrokerUnavailable(reason="the process ends") from None
-        except DeadlineExceeded:
-            raise OutcomeUnknown(reason=f"it took longer than {deadline_s:g} s") from None
+            return self._wait(work, deadline_s, lambda: operation.has_written)
+        finally:
+            _operation.reset(token)
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run requests in one round trip; the result of a failed request is its error.
@@ -61,10 +77,12 @@ class Broker:
 
     async def send(self, request: Request[T]) -> T:
         """Return the outcome of a request of an operation. Raise BrokerUnavailable, or what its `parse` raises."""
+        _note(request)
         return await self.on_loop.send(request)
 
     async def send_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Return what `run_all` does, for an operation."""
+        _note(*requests)
         return await self.on_loop.send_all(requests)
 
     async def nodes(self) -> list[str]:
@@ -80,6 +98,7 @@ class Broker:
 
         Raise BrokerUnavailable, also if the server is no longer one of them, or the errors it documents.
         """
+        _note(request)
         return await self.on_loop.send_to(node, request)
 
     def now_ns(self) -> int:
@@ -108,23 +127,36 @@ class Broker:
         self.on_loop.forget_connections()
 
     def _run(self, request: Request[Any] | RequestBatch, deadline_s: float) -> Any:
-        try:
-            replies = self._loop_thread().run(self.on_loop.exchange(request), deadline_s)
-        except LoopStopped:
-            raise BrokerUnavailable(reason="the process ends") from None
-        except DeadlineExceeded:
-            late = f"it took longer than {deadline_s:g} s"
-            if any(command.may_write for command in request.commands):
-                raise OutcomeUnknown(reason=late) from None
-            raise BrokerUnavailable(reason=late) from None
+        replies = self._wait(
+            self.on_loop.exchange(request), deadline_s, lambda: any(command.may_write for command in request.commands)
+        )
         # On this thread, so that a large reply delays nobody else.
         return request.read(replies)
 
-    def _loop_thread(self) -> LoopThread:
-        """Return the process's event loop, to which the connections belong."""
-        current = loop_thread()
-        if current is not self._loop:
-            if self._loop is not None:  # this process was forked
-                self.on_loop.forget_connections()
-            self._loop = current
-        return current
+    def _wait(self, work: Coroutine[Any, Any, T], deadline_s: float, may_have_written: Callable[[], bool]) -> T:
+        try:
+            return loop_thread().run(work, deadline_s)
+        except LoopStopped as stopped:
+            reason, has_begun = "the process ends", stopped.has_begun
+        except DeadlineExceeded:
+            reason, has_begun = f"it took longer than {deadline_s:g} s", True
+        raise OutcomeUnknown(reason=reason) if has_begun and may_have_written() else BrokerUnavailable(reason=reason)
+
+
+def _note(*requests: Request[Any]) -> None:
+    """Remember that the operation which sends requests may have written."""
+    operation = _operation.get()
+    if operation is not None and not operation.has_written:
+        operation.has_written = any(command.may_write for request in requests for command in request.commands)
+
+
+_brokers: WeakSet[Broker] = WeakSet()
+
+
+def _forget_connections() -> None:
+    """Leave a parent's connections to it. A forked process has one thread here, so that nothing is sent meanwhile."""
+    for broker in _brokers:
+        broker.on_loop.forget_connections()
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -5,6 +5,7 @@ It is a thread of its own, started by the first call. A forked process starts an
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import os
 import threading
@@ -23,6 +24,10 @@ CANCEL_WAIT_S = 1.0
 class LoopStopped(Exception):
     """The event loop has stopped; the coroutine did not run, or not to its end."""
 
+    def __init__(self, *, has_begun: bool) -> None:
+        super().__init__()
+        self.has_begun = has_begun
+
 
 class DeadlineExceeded(Exception):
     """The coroutine took too long, and was cancelled."""
@@ -34,6 +39,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
         self._calls: set[_Call[Any]] = set()
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
@@ -49,7 +55,7 @@ class LoopThread:
         call = _Call(coroutine, self._loop)
         self._calls.add(call)
         try:
-            self._loop.call_soon_threadsafe(call.start)
+            self._loop.call_soon_threadsafe(self._start, call)
         except RuntimeError:  # it is closed
             call.abandon()
         try:
@@ -64,6 +70,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Stop the loop. Calls that wait for it raise LoopStopped, and so does each later one."""
+        self._is_stopping = True
         try:
             self._loop.call_soon_threadsafe(self._loop.stop)
         except RuntimeError:
@@ -74,6 +81,7 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            self._is_stopping = True
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()
@@ -82,6 +90,12 @@ class LoopThread:
             self._loop.close()
             for call in list(self._calls):
                 call.abandon()
+
+    def _start(self, call: "_Call[Any]") -> None:
+        if self._is_stopping:  # nobody would cancel what begins now
+            call.abandon()
+        else:
+            call.start()
 
     def _cancel(self, call: "_Call[Any]") -> None:
         """Cancel a call, and give its coroutine a moment to end."""
@@ -134,10 +148,13 @@ class _Call(Generic[T]):
         task = self._task
         if task is not None and task.done() and not task.cancelled():
             return task.result()
-        raise DeadlineExceeded if self.is_late else LoopStopped
+        if self.is_late:
+            raise DeadlineExceeded
+        raise LoopStopped(has_begun=task is not None)
 
     def _release(self, _: object = None) -> None:
-        if self.has_ended.locked():
+        # Called twice, by two threads, when the loop is closed just as a call begins.
+        with contextlib.suppress(RuntimeError):
             self.has_ended.release()
 
 

@@ -86,12 +86,15 @@ _brokers: dict[RedisTarget, Broker] = {}
 _current: _Current | None = None
 
 
-def get_broker() -> Broker:
-    """Return the broker that all threads of the process share. It is connected by its first request."""
+def get_broker(*, needs_clock: bool = True) -> Broker:
+    """Return the broker that all threads of the process share. It is connected by its first request.
+
+    Measuring its clock, which is due every few seconds, takes as long as Redis lets it wait.
+    """
     current = _current
     if current is None or current.target is not settings.REDIS_TARGET:
         current = _select(settings.REDIS_TARGET)
-    if clock.monotonic_s() >= current.check_at_s and not event_loop.is_event_loop_running():
+    if needs_clock and clock.monotonic_s() >= current.check_at_s and not event_loop.is_event_loop_running():
         _check_clock(current)
     return current.broker
 

@@ -35,6 +35,6 @@ def send_wakeup(name: str) -> None:
         _listener(name)
         return
     try:
-        get_broker().run(publish_wakeup(name), deadline_s=SEND_S)
+        get_broker(needs_clock=False).run(publish_wakeup(name), deadline_s=SEND_S)
     except BrokerUnavailable:
         return

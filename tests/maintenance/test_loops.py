@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import structlog
@@ -21,6 +22,7 @@ from runqy.errors import BrokerUnavailable
 from runqy.maintenance import loops, wakeups
 from runqy.maintenance.base import Duty, RedisDuty
 from runqy.maintenance.loops import IDLE_INTERVAL_S, run_duties
+from tests.support.fake_redis import FakeRedis
 from tests.support.redis_client import redis_of
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
@@ -272,6 +274,15 @@ def test_a_wake_up_during_a_tick_is_not_lost(single_broker: Broker, monkeypatch:
         return False
 
     assert run(single_broker, Scripted(wake), stop=stop) < FORCED_END_S
+
+
+def test_a_wake_up_does_not_wait_for_a_measurement_of_the_clock(settings: Any) -> None:
+    with FakeRedis(lambda received: b":1\r\n" if received[0] == b"PUBLISH" else None) as server:
+        settings.REDIS_TARGET = server.target
+
+        wait_until(lambda: wakeups.send_wakeup("scripted") or server.commands)
+
+    assert {words[0] for words in server.commands} == {b"PUBLISH"}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,20 +1,29 @@
 """A cluster on an event loop: its slots move, its masters die, and each command still reaches its key."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import redis as redis_py
 from redis.crc import key_slot
 
+from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection import async_node
+from runqy.broker.keys import QueueKeys
+from runqy.broker.memory import send_with_memory_check
 from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.core.environment.connection_urls import RedisTarget
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerUnavailable, OutcomeUnknown
+from tests.broker.test_clock import HOUR_S
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.redis_client import redis_of
 from tests.support.servers import ValkeyServer, free_port, start_cluster
@@ -24,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 KEY = "{moving}key"
 SLOT = key_slot(KEY.encode())
+PING = Request((command("PING", key=None),), list)
 COUNT = Script("count", "-- Count.\n-- KEYS key\nreturn redis.call('INCR', KEYS[1])")
 CONFIRM_S = PATIENCE_S
 
@@ -130,14 +140,14 @@ def test_commands_of_one_request_reach_all_nodes_while_slots_move(
     target: RedisTarget, clients: list[redis_py.Redis]
 ) -> None:
     source, new, _ = clients
-    keys = [KEY, *(f"k{i}" for i in range(50))]
-    write = Request(tuple(command("SET", key, key, key=key) for key in keys), len)
-    read = Request(tuple(command("GET", key, key=key) for key in keys), list)
+    names = [KEY, *(f"k{i}" for i in range(50))]
+    write = Request(tuple(command("SET", key, key, key=key) for key in names), len)
+    read = Request(tuple(command("GET", key, key=key) for key in names), list)
 
     async def act(broker: AsyncBroker) -> None:
-        assert await broker.send(write) == len(keys)
+        assert await broker.send(write) == len(names)
         move_slot(source, new)
-        assert await broker.send(read) == [key.encode() for key in keys]
+        assert await broker.send(read) == [key.encode() for key in names]
 
     run_with_broker(target, act)
 
@@ -179,7 +189,7 @@ def follows(replica: redis_py.Redis, master: redis_py.Redis) -> bool:
 async def eventually(broker: AsyncBroker, request: Request[Any]) -> Any:
     """Run a request until Redis is available."""
     outcomes: list[Any] = []
-    end = asyncio.get_running_loop().time() + 60
+    end = asyncio.get_running_loop().time() + PATIENCE_S
     while not outcomes:
         try:
             outcomes.append(await broker.send(request))
@@ -187,6 +197,114 @@ async def eventually(broker: AsyncBroker, request: Request[Any]) -> Any:
             assert asyncio.get_running_loop().time() < end
             await asyncio.sleep(0.05)
     return outcomes[0]
+
+
+def node_name(server: ValkeyServer) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+def names_on(broker: AsyncBroker, node: str) -> Iterator[str]:
+    """Return names whose hash tags have their slots on a node, once the broker knows the nodes."""
+    return (name for name in map(str, itertools.count()) if broker.node_of(f"{{{name}}}") == node)
+
+
+async def kill(server: ValkeyServer, broker: AsyncBroker) -> None:
+    """Kill a master, and return when the broker knows."""
+    server.kill()
+    with pytest.raises(BrokerUnavailable):
+        while True:
+            await broker.send_to(node_name(server), PING)
+
+
+def set_keys(*names: str) -> Request[list[bytes]]:
+    return Request(tuple(command("SET", f"{{{name}}}", "1", key=f"{{{name}}}") for name in names), list)
+
+
+def test_a_master_that_died_fails_only_its_own_commands(target: RedisTarget, servers: list[ValkeyServer]) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.send(add()) == 1
+        names = [next(names_on(broker, node_name(server))) for server in servers]
+        await broker.send(set_keys(*names))
+        await kill(servers[1], broker)
+
+        outcomes = await broker.send_all([set_keys(name) for name in names])
+        assert [type(outcome) for outcome in outcomes] == [list, BrokerUnavailable, list]
+        with pytest.raises(OutcomeUnknown):
+            await broker.send(set_keys(*names))
+        with pytest.raises(BrokerUnavailable) as raised:
+            await broker.send_all([set_keys(names[1])] * 2)
+        assert type(raised.value) is BrokerUnavailable
+
+    run_with_broker(target, act)
+
+
+def test_the_connections_to_a_master_that_is_back_are_used_again_together(
+    target: RedisTarget, servers: list[ValkeyServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.nodes()
+        name = next(names_on(broker, node_name(servers[1])))
+        bulky = msgspec.structs.replace(set_keys(name), is_bulky=True)
+        await broker.send(bulky)
+        monkeypatch.setattr(async_node, "reconnect_delay_s", lambda _: HOUR_S)
+        servers[1].kill()
+        reason = ""
+        while "Connect call failed" not in reason:
+            with pytest.raises(BrokerUnavailable) as raised:
+                await broker.send(bulky)
+            reason = raised.value.reason
+        servers[1].start()
+
+        await broker.send_to(node_name(servers[1]), PING)
+
+        await eventually(broker, bulky)
+
+    run_with_broker(target, act)
+
+
+@pytest.mark.parametrize("key", [keys.SERVED, keys.QUEUES])
+def test_a_task_is_stored_while_a_master_with_other_keys_is_away(
+    target: RedisTarget, servers: list[ValkeyServer], key: str
+) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.send(add())
+        away, *others = sorted(servers, key=lambda server: broker.node_of(key) != node_name(server))
+        queue = next(names_on(broker, node_name(others[0])))
+        task_id = next(i for i in map(str, itertools.count()) if broker.node_of(keys.lookup(i)) == node_name(others[1]))
+        task = NewTask(id=task_id, queue=queue, payload=b"{}")
+        await kill(away, broker)
+
+        requested = enqueue(task, now_ns=broker.now_ns())
+        state = await send_with_memory_check(broker, requested, queue=queue, size_bytes=len(task.payload))
+
+        assert state is TaskState.PENDING
+        with others[0].client() as client:
+            assert client.lrange(QueueKeys.of(queue).pending, 0, -1) == [task_id.encode()]
+
+    run_with_broker(target, act)
+
+
+def test_a_task_has_an_unknown_outcome_if_it_was_stored_while_the_master_with_its_index_entry_is_away(
+    target: RedisTarget, servers: list[ValkeyServer]
+) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.send(add())
+        away, home, _ = servers
+        queue = next(names_on(broker, node_name(home)))
+        ids = {broker.node_of(keys.lookup(i)): i for i in map(str, range(100))}
+        await kill(away, broker)
+
+        request = enqueue(NewTask(id=ids[node_name(away)], queue=queue, payload=b"{}"), now_ns=broker.now_ns())
+        with pytest.raises(OutcomeUnknown):
+            await broker.send(request)
+
+        queue = next(names_on(broker, node_name(away)))
+        request = enqueue(NewTask(id=ids[node_name(home)], queue=queue, payload=b"{}"), now_ns=broker.now_ns())
+        with pytest.raises(BrokerUnavailable) as raised:
+            await broker.send(request)
+        assert type(raised.value) is BrokerUnavailable  # its index entry alone is no task
+
+    run_with_broker(target, act)
 
 
 def test_a_slot_that_no_node_serves_makes_the_cluster_unavailable_at_once(

@@ -20,7 +20,7 @@ from runqy.broker.connection.async_connector import Connector
 from runqy.broker.connection.async_node import AsyncNode
 from runqy.broker.constants import LARGE_BYTES
 from runqy.broker.request import Request
-from runqy.broker.scripts import JOINED_BYTES, Value, command, pack, pack_pieces
+from runqy.broker.scripts import JOINED_BYTES, Script, Value, command, pack, pack_pieces
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.reader import read_states
@@ -411,6 +411,115 @@ def test_no_more_than_a_bound_of_requests_waits_for_the_connection() -> None:
 
     with FakeRedis(reply_with_argument) as server:
         run_with_broker(server.target, act, max_pending=20)
+
+
+def test_no_more_than_a_bound_of_large_requests_waits_for_its_turn() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        server.may_read.clear()
+        running = [asyncio.ensure_future(broker.send(echo(b"%d" % i * LARGE_BYTES))) for i in range(5)]
+        await asyncio.sleep(0)
+        server.may_read.set()
+        results = await asyncio.gather(*running, return_exceptions=True)
+
+        assert [type(result) for result in results] == [bytes, bytes, bytes, BrokerBusy, BrokerBusy]
+        assert len(await broker.send(echo(b"x" * LARGE_BYTES))) == LARGE_BYTES
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act, max_pending=2)
+
+
+def test_a_large_request_whose_caller_is_cancelled_keeps_its_turn() -> None:
+    """Redis still has it, and may be silent for as long as it takes."""
+
+    async def act(broker: AsyncBroker) -> None:
+        await connect(broker)
+        cancelled = asyncio.ensure_future(broker.send(echo("1" * LARGE_BYTES)))
+        await wait_until(lambda: b"1" in received)
+        cancelled.cancel()
+        following = asyncio.ensure_future(broker.send(echo("2" * LARGE_BYTES)))
+        for _ in range(50):
+            await broker.send(echo("small"))
+        assert received == [b"1"]
+
+        server.drop()
+        assert len(await following) == LARGE_BYTES
+
+    received: list[bytes] = []
+
+    def reply(words: list[bytes]) -> bytes | None:
+        if len(words[1]) == LARGE_BYTES:
+            received.append(words[1][:1])
+        return None if words[1][:1] == b"1" else bulk(words[1])
+
+    with FakeRedis(reply) as server:
+        run_with_broker(server.target, act, reply_timeout_s=60)
+
+
+def test_requests_fail_at_once_while_a_server_that_was_silent_is_tried_again() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await connect(broker)
+        server.may_read.clear()
+        with pytest.raises(OutcomeUnknown, match="it does not reply"):
+            await broker.send(append("silence"))
+
+        following = asyncio.ensure_future(broker.send(echo("x")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert following.done()
+        with pytest.raises(BrokerUnavailable, match="it does not reply"):
+            await following
+        server.may_read.set()
+        await connect(broker)
+
+    with FakeRedis(lambda received: None if received[0] == b"APPEND" else bulk(received[1])) as server:
+        run_with_broker(server.target, act, reply_timeout_s=0.2)
+
+
+def test_a_retired_connection_is_closed_after_its_last_reply(redis: redis_py.Redis, target: RedisTarget) -> None:
+    async def act() -> None:
+        node = AsyncNode(Connector(target).open, max_pending=10)
+        (client_id,) = await node.execute([command("CLIENT", "ID", key=None)], is_bulky=False)
+        read = asyncio.create_task(node.execute([command("BLPOP", "nothing", "0", key="nothing")], is_bulky=False))
+        await wait_until(lambda: is_blocked(client_id))
+
+        node.retire()
+        assert is_blocked(client_id)
+        redis.rpush("nothing", "something")
+
+        assert await read == [[b"nothing", b"something"]]
+        await wait_until(lambda: not find_client(client_id))
+
+    def find_client(client_id: int) -> list[dict[str, str]]:
+        return redis.client_list(client_id=[str(client_id)])
+
+    def is_blocked(client_id: int) -> bool:
+        return [client["cmd"] for client in find_client(client_id)] == ["blpop"]
+
+    asyncio.run(act())
+
+
+def test_a_script_that_cannot_be_loaded_again_fails_only_its_own_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that lost its scripts, and its role as a master, and cannot be reached again."""
+    call = Script("forgotten", "-- KEYS key\nreturn 1")(key="k")
+    plain, refused = append("plain"), append("refused")
+
+    async def act(broker: AsyncBroker) -> None:
+        await connect(broker)
+        monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.0)
+        server.may_read.clear()  # from the next connection
+        requests = [plain, refused, Request((call,), list), Request((*plain.commands, call), list)]
+        outcomes = await broker.send_all(requests)
+
+        assert outcomes[0] == b"plain"
+        assert [type(outcome) for outcome in outcomes[1:]] == [BrokerUnavailable, BrokerUnavailable, OutcomeUnknown]
+
+    def reply(received: list[bytes]) -> bytes:
+        if received[0] == b"EVALSHA":
+            return b"-NOSCRIPT No matching script.\r\n"
+        return b"-READONLY It is a replica.\r\n" if received[1] == b"refused" else bulk(received[1])
+
+    with FakeRedis(reply) as server:
+        run_with_broker(server.target, act)
 
 
 def test_large_payloads_wait_until_the_network_takes_them() -> None:

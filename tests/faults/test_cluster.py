@@ -1,15 +1,30 @@
 """A web process whose cluster moves a slot, or loses a node, under load."""
 
+import itertools
+import json
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import redis as redis_py
 from redis.crc import key_slot
 
-from tests.faults.producers import BATCH_SIZE, ENQUEUE, ENQUEUE_BATCH, UNAVAILABLE, is_accepted, producing
+from runqy.broker.message import decode
+from tests.faults.producers import (
+    BATCH_SIZE,
+    ENQUEUE,
+    ENQUEUE_BATCH,
+    QUEUE,
+    UNAVAILABLE,
+    KeptConnection,
+    is_accepted,
+    producing,
+)
 from tests.faults.servers import RECOVERED_S, StartWeb
-from tests.faults.stored import KEYS, check_tasks
+from tests.faults.stored import KEYS, check_tasks, read_pending
 from tests.support.servers import ValkeyServer, start_cluster
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.cluster]
 
@@ -20,7 +35,7 @@ LOAD = (ENQUEUE, ENQUEUE, ENQUEUE, ENQUEUE_BATCH)
 @pytest.fixture
 def nodes() -> Iterator[list[ValkeyServer]]:
     """Return a cluster that the test may break."""
-    servers = start_cluster()
+    servers = start_cluster(options=("--appendonly", "yes", "--appendfsync", "always"))
     yield servers
     for server in servers:
         server.stop()
@@ -73,3 +88,74 @@ def test_no_accepted_task_is_lost_while_the_slot_of_its_queue_moves(
     check_tasks(producers.ids, *clients, allows_lookups=True)
     in_doubt = outcomes[503, "outcome_unknown"] * BATCH_SIZE
     assert home.llen(KEYS.pending) <= len(producers.ids) + in_doubt
+
+
+class NumberedEnqueues:
+    """Threads that enqueue tasks whose payloads are numbers of their own, and record the answer for each."""
+
+    def __init__(self, port: int) -> None:
+        self.answers: dict[int, tuple[int, str]] = {}
+        self.ids: dict[int, str] = {}
+        self._port, self._numbers, self._may_end = port, itertools.count(), threading.Event()
+        self._threads = [threading.Thread(target=self._enqueue) for _ in range(4)]
+
+    def __enter__(self) -> "NumberedEnqueues":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._may_end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, count: int, status: int) -> None:
+        """Return when so many more requests were answered with a status."""
+        before = self._count(status)
+        wait_until(lambda: self._count(status) >= before + count)
+
+    def _count(self, status: int) -> int:
+        return [answer[0] for answer in list(self.answers.values())].count(status)
+
+    def _enqueue(self) -> None:
+        connection = KeptConnection(self._port)
+        while not self._may_end.is_set():
+            number = next(self._numbers)
+            reply = connection.send("POST", "/queue/add", json.dumps({"queue": QUEUE, "data": {"n": number}}).encode())
+            if reply.ids:
+                self.ids[number] = reply.ids[0]
+            self.answers[number] = reply.status, reply.code
+        connection.close()
+
+
+def test_each_answer_is_true_while_one_master_after_another_is_away(
+    start_web: StartWeb, nodes: list[ValkeyServer], clients: list[redis_py.Redis]
+) -> None:
+    web = start_web("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+    home = clients[0].connection_pool.connection_kwargs["port"]
+
+    with NumberedEnqueues(web.port) as enqueues:
+        enqueues.wait_for(20, 200)
+        for node in nodes:
+            node.kill()
+            enqueues.wait_for(20, 503)
+            if node.port != home:
+                enqueues.wait_for(20, 200)
+            time.sleep(1)  # the memory is read once a second
+            node.start()
+            enqueues.wait_for(20, 200)
+
+    ids_by_number = read_numbers(clients[0])
+    answers = enqueues.answers
+    assert {answer for answer in answers.values()} == {(200, ""), *UNAVAILABLE}
+    assert {n: i for n, i in ids_by_number.items() if answers[n][0] == 200} == enqueues.ids
+    untrue = [number for number in ids_by_number if answers[number] == (503, "broker_unavailable")]
+    assert not untrue, f"{len(untrue)} tasks were stored though their clients were told that they were not"
+
+
+def read_numbers(node: redis_py.Redis) -> dict[int, str]:
+    """Return the ids of the stored tasks by the numbers in their payloads."""
+    ids = [found.decode() for found in read_pending(node)]
+    assert len(ids) == len(set(ids))
+    payloads = [decode(node.hget(KEYS.task(task_id), "msg")).payload for task_id in ids]
+    return {json.loads(payload)["n"]: task_id for payload, task_id in zip(payloads, ids, strict=True)}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from queues.queries import resolve_queue
 from runqy.audit.operations import REDACTED, Changes, record_in_redis
 from runqy.broker.broker import Broker
-from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, new_task_id
+from runqy.broker.tasks.enqueue import OF_QUEUE, NewTask, draw_task_ids
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.core.telemetry.tracing import enqueue_span, trace_headers
@@ -45,7 +45,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, tracepar
     `traceparent` is the client's trace context. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
     BrokerUnavailable.
     """
-    copy_id, before = new_task_id(), find_payload(original)
+    (copy_id,), before = draw_task_ids(broker, original.redis_queue), find_payload(original)
     is_edited = payload != before
     changes: Changes = {"queue": (original.redis_queue, original.redis_queue), "copy": (None, copy_id)}
     if is_edited:

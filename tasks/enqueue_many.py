@@ -19,10 +19,10 @@ from runqy.broker.tasks.enqueue import (
     Replayed,
     TaskCreated,
     claim_lookup,
+    draw_task_ids,
     enqueue_unique,
     find_replayed,
     new_task_id,
-    new_task_ids,
 )
 from runqy.broker.tasks.enqueue_batch import (
     BatchPart,
@@ -197,7 +197,7 @@ async def _enqueue(broker: AnyBroker, items: Sequence[RequestedItem], target: _T
     # Tasks are built chunk by chunk, so that the event loop serves other requests while one is sent.
     for start in range(0, len(items), constants.BATCH_MAX_TASKS):
         chunk = items[start : start + constants.BATCH_MAX_TASKS]
-        ids = new_task_ids(len(chunk))
+        ids = draw_task_ids(broker, target.resolved.redis_queue, len(chunk))
         built = [target.build(item, ids[i], now_ns) for i, item in enumerate(chunk)]
         try:
             outcomes = iter(await enqueue_many(broker, [task for task in built if isinstance(task, NewTask)]))

@@ -26,11 +26,11 @@ from runqy.broker.tasks.enqueue import (
     TaskCreated,
     UniqueOutcome,
     claim_lookup,
+    draw_task_ids,
     enqueue,
     enqueue_unique,
     expire_records,
     find_replayed,
-    new_task_id,
 )
 from runqy.broker.tasks.reader import read_tasks, remove_lookups
 from runqy.broker.tasks.record import TaskRecord
@@ -136,7 +136,7 @@ async def _enqueue(  # noqa: PLR0913 (those of `enqueue_task`)
     now_ns = broker.now_ns()
     try:
         ensure_enabled(resolved)
-        task_id = requested.id or new_task_id()
+        task_id = requested.id or draw_task_ids(broker, resolved.redis_queue)[0]
         task = build_task(requested, resolved, task_id=task_id, now_ns=now_ns, headers=headers)
     except RunqyError:
         # The first request may have been valid when it was sent.
@@ -181,7 +181,8 @@ def enqueue_and_wait(
     now_ns = broker.now_ns()
     with enqueue_span(requested.queue, traceparent):
         headers = trace_headers(traceparent)
-        task = build_task(requested, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
+        (task_id,) = draw_task_ids(broker, resolved.redis_queue)
+        task = build_task(requested, resolved, task_id=task_id, now_ns=now_ns, headers=headers)
         changes = {"queue": (None, task.queue)}
         # Before the task exists: changes of Redis are recorded first (ADR 0026).
         record_in_redis(action="task.created", object_kind="task", object_name=task.id, changes=changes)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from runqy.broker.memory import send_with_memory_check
 from runqy.broker.request import Request
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.enqueue import NewTask, draw_task_ids, enqueue
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable, OutcomeUnknown
 from tests.broker.test_clock import HOUR_S
@@ -211,7 +211,7 @@ def names_on(broker: AsyncBroker, node: str) -> Iterator[str]:
 async def kill(server: ValkeyServer, broker: AsyncBroker) -> None:
     """Kill a master, and return when the broker knows."""
     server.kill()
-    with pytest.raises(BrokerUnavailable):
+    with suppress(BrokerUnavailable):
         while True:
             await broker.send_to(node_name(server), PING)
 
@@ -280,6 +280,22 @@ def test_a_task_is_stored_while_a_master_with_other_keys_is_away(
         assert state is TaskState.PENDING
         with others[0].client() as client:
             assert client.lrange(QueueKeys.of(queue).pending, 0, -1) == [task_id.encode()]
+
+    run_with_broker(target, act)
+
+
+def test_the_ids_of_tasks_have_their_index_entries_on_the_master_of_their_queue(
+    target: RedisTarget, servers: list[ValkeyServer]
+) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        assert len(draw_task_ids(broker, "unknown", 2)) == 2  # before the topology is known
+        nodes = await broker.nodes()
+        for node in nodes:
+            queue = next(names_on(broker, node))
+            ids = draw_task_ids(broker, queue, 30)
+            assert len(set(ids)) == 30
+            assert {broker.node_of(keys.lookup(task_id)) for task_id in ids} == {node}
+        assert len(nodes) == len(servers)
 
     run_with_broker(target, act)
 

@@ -58,12 +58,12 @@ class AsyncCluster:
         """Return the masters by their addresses. Raise BrokerUnavailable."""
         if not self._slots:
             await self._wait_for_refresh()
-        return {_name(address): node for address, node in self._nodes.items()}
+        return {node.name: node for node in self._nodes.values()}
 
     def node_of(self, key: str) -> str:
         """Return the address of the master with a key, as far as is known; empty if none has it."""
         node = self._slots[key_slot(key.encode())] if self._slots else None
-        return next((_name(address) for address, each in self._nodes.items() if each is node), "")
+        return node.name if node is not None else ""
 
     async def close(self) -> None:
         if self._refresh is not None:
@@ -154,7 +154,9 @@ class AsyncCluster:
         node = self._nodes.get(address)
         if node is None:
             opens = partial(self._connector.open_node, address)
-            node = self._nodes[address] = AsyncNode(opens, max_pending=self._max_pending)
+            host, port = address
+            node = AsyncNode(opens, max_pending=self._max_pending, name=f"{host}:{port}")
+            self._nodes[address] = node
         return node
 
     async def _wait_for_refresh(self) -> None:
@@ -227,8 +229,3 @@ class AsyncCluster:
         self._connector.addresses = tuple(dict.fromkeys([*masters, *self._connector.addresses]))
         for node in gone:
             node.retire()
-
-
-def _name(address: Address) -> str:
-    host, port = address
-    return f"{host}:{port}"

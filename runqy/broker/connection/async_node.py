@@ -205,8 +205,10 @@ class AsyncNode:
     """One Redis server: small requests share a connection, bulky ones another; large ones take turns on a third."""
 
     def __init__(
-        self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_pending: int
+        self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_pending: int, name: str = ""
     ) -> None:
+        """`name` distinguishes the masters of a cluster."""
+        self.name = name
         self._traffic = LargeTraffic()
 
         def make() -> PersistentConnection:
@@ -239,10 +241,10 @@ class AsyncNode:
         return replies
 
     async def nodes(self) -> dict[str, AsyncNode]:
-        return {"": self}
+        return {self.name: self}
 
     def node_of(self, _: str) -> str:
-        return ""
+        return self.name
 
     async def _send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
         """Send commands and return a future for their replies. Raise BrokerUnavailable."""

@@ -15,7 +15,7 @@ from runqy.broker.constants import QUEUE_FULL_RETRY_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import DEFAULT_TIMEOUT_S, MAX_INT32
 from runqy.broker.replies import Reply
-from runqy.broker.request import Request
+from runqy.broker.request import AnyBroker, Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.streams.ends import Notify
@@ -25,6 +25,8 @@ from runqy.errors import EndsFull, IdempotencyKeyReused, IdempotencyRecordUnread
 IDEMPOTENCY_TTL_S = 24 * 3600
 MAX_ENDS = 1_000_000
 """At so many entries in the stream of a Redis queue's ends no task is enqueued on it that tells its end."""
+MAX_DRAWS = 32
+"""How many ids are drawn for a task at most. With three masters, one in 400,000 tasks needs more."""
 OF_QUEUE = -1
 """Stands for the limit of the task's queue, until `tasks.operations` sets it."""
 _LIMITS_OF_QUEUE = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
@@ -189,6 +191,24 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
     """For the response to a repetition. Never empty, and unique: it identifies a request that is sent again."""
     keeps_conflict: bool = False
     """Keep the record if another task has the lock. Otherwise a repetition tries again."""
+
+
+def draw_task_ids(broker: AnyBroker, queue: str, count: int = 1) -> list[str]:
+    """Return ids for tasks of a Redis queue.
+
+    In a cluster the master of the queue has their index entries too, as far as a few draws find such ids: both are
+    written to one server then, and a task without an index entry, which would not be found by its id, cannot be left
+    when another one is away.
+    """
+    ids = new_task_ids(count)
+    home = broker.node_of(QueueKeys.of(queue).pending) if broker.is_cluster else ""
+    if home:
+        for index in range(count):
+            drawn = 0
+            while broker.node_of(keys.lookup(ids[index])) != home and drawn < MAX_DRAWS:
+                ids[index] = new_task_id()
+                drawn += 1
+    return ids
 
 
 def new_task_id() -> str:

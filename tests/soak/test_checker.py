@@ -90,6 +90,10 @@ def test_notices_a_task_that_was_created_twice() -> None:
     assert "created twice" in broken(with_task(evidence(), replace(DONE, task_id="other")))
 
 
+def test_notices_a_task_that_was_stored_though_its_client_was_told_that_it_was_not() -> None:
+    assert broken(replace(evidence(), denied=frozenset({"1"}))) == {"denied"}
+
+
 def test_detects_a_run_without_a_reason() -> None:
     found = evidence()
 

@@ -90,6 +90,8 @@ class Evidence:
 
     accepted: Mapping[str, Accepted]
     canceled: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+    """The numbers of tasks of which clients were told that they were not stored."""
     tasks: Mapping[str, StoredTask] = field(default_factory=dict)
     runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     incidents: Sequence[Incident] = ()
@@ -144,6 +146,7 @@ def check(evidence: Evidence) -> CheckResult:
         _find_lost(evidence, result),
         _find_stuck(evidence),
         _find_twice_created(evidence),
+        _find_denied(evidence),
         _find_reruns(evidence, result),
         _find_wrong_results(evidence),
         _find_wrong_listing(evidence),
@@ -183,6 +186,15 @@ def _find_twice_created(evidence: Evidence) -> Iterator[Violation]:
     for number, found in ids.items():
         if number and len(found) > 1:
             yield Violation(invariant="created twice", detail=f"number {number} has {len(found)} tasks: {found}")
+
+
+def _find_denied(evidence: Evidence) -> Iterator[Violation]:
+    """A task of which the client was told that it was not stored does not exist."""
+    for task in evidence.tasks.values():
+        if task.number in evidence.denied:
+            yield Violation(
+                invariant="denied", detail=f"{task.task_id} was stored, and its client told that it was not"
+            )
 
 
 def _find_reruns(evidence: Evidence, result: CheckResult) -> Iterator[Violation]:

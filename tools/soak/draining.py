@@ -66,6 +66,7 @@ def collect(
     return Evidence(
         accepted=load.accepted,
         canceled=frozenset(load.canceled),
+        denied=frozenset(load.denied),
         tasks=stored.tasks,
         runs=read_runs(stack.journal),
         incidents=incidents,

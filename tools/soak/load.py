@@ -49,6 +49,8 @@ class Load(BackgroundThreads):
         super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, Accepted] = {}
         self.canceled: set[str] = set()
+        # Numbers of tasks of which the server said that they were not stored.
+        self.denied: set[str] = set()
         self.first_ends: dict[str, tuple[str, str]] = {}
         # Unix s at which each end was seen.
         self.seen_at: dict[str, float] = {}
@@ -84,7 +86,10 @@ class Load(BackgroundThreads):
         timeout_s = 0 if kind == "unrepeated" else patience_s
         reply = client.send_until_clear("POST", path, body, headers=headers, timeout_s=timeout_s)
         if reply.status != 200:
-            self.refusals[f"{reply.status} {reply.content.get('code', '')}".strip()] += 1
+            code = reply.content.get("code", "")
+            self.refusals[f"{reply.status} {code}".strip()] += 1
+            if kind == "unrepeated" and code and code != "outcome_unknown":
+                self.denied.add(key)
             return []
         ids = [task_id for task_id in reply.content["task_ids"] if task_id] if jobs else [reply.content["info"]["id"]]
         for task_id in ids:

@@ -1,4 +1,4 @@
-"""Several Redis servers under load: a cluster that moves a slot and loses a master, and a master behind Sentinel."""
+"""Several Redis servers under load: a cluster that moves a slot and loses each master, and a master behind Sentinel."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from runqy.broker.keys import QueueKeys
 from tests.support.servers import start_cluster, start_sentinel
 from tools.soak.checker import Evidence, Fault, Incident, check
 from tools.soak.draining import RECOVERY_S, collect, drain
-from tools.soak.load import Load
+from tools.soak.load import KINDS, Load
 from tools.soak.measuring import measure_recovery
 from tools.soak.options import Options
 from tools.soak.processes import wait_for
@@ -23,6 +23,8 @@ HERD = 10
 LOADED_S = 6.0
 """How long clients work before each fault."""
 PAUSE_S = 0.5
+UNREPEATED = 60
+"""The share of the clients' requests beside a cluster that are sent once, so that each answer must be true."""
 DOWN_S = 3.0
 UNREPLICATED_S = 1.0
 """Tasks that were accepted this shortly before the master died may not have reached the replica."""
@@ -31,8 +33,8 @@ SLOT = key_slot(QueueKeys(QUEUE).pending.encode())
 
 
 def run_cluster(options: Options, report: Report) -> None:
-    """Move a slot there and back, then kill the master that serves it and start it again."""
-    report.section("A cluster of three masters: a slot moves, a master dies")
+    """Move a slot there and back, then kill each master in turn and start it again."""
+    report.section("A cluster of three masters: a slot moves, each master dies")
     rng = options.rng(CLUSTER)
     servers = start_cluster(options=DURABLE)
     nodes = [server.client() for server in servers]
@@ -43,21 +45,22 @@ def run_cluster(options: Options, report: Report) -> None:
                 stack.add_worker(name)
             stack.wait_until_ready(6)
             incidents: list[Incident] = []
-            with Load(stack, rng, pause_s=PAUSE_S) as load:
+            with Load(stack, rng, kinds=KINDS | {"unrepeated": UNREPEATED}, pause_s=PAUSE_S) as load:
                 home = next(node for node in nodes if _owns_slot(node))
                 other = next(node for node in nodes if node is not home)
                 for source, target in ((home, other), (other, home)):
                     time.sleep(LOADED_S)
                     moved = _move_slot(source, target)
                     _measure(CLUSTER, f"slot moved with {moved} keys", stack, load, report)
-                time.sleep(LOADED_S)
-                server = servers[nodes.index(home)]
-                began_at = time.time()
-                server.kill()
-                time.sleep(DOWN_S)
-                server.start()
-                _measure(CLUSTER, f"master killed, started after {DOWN_S:g} s", stack, load, report)
-                incidents.append(Incident(fault=Fault.CUT_OFF, began_at=began_at, ended_at=time.time()))
+                for node, server in zip(nodes, servers, strict=True):
+                    time.sleep(LOADED_S)
+                    began_at = time.time()
+                    server.kill()
+                    time.sleep(DOWN_S)
+                    server.start()
+                    which = "master of the queue" if node is home else "other master"
+                    _measure(CLUSTER, f"{which} killed, started after {DOWN_S:g} s", stack, load, report)
+                    incidents.append(Incident(fault=Fault.CUT_OFF, began_at=began_at, ended_at=time.time()))
                 time.sleep(3)
             long = [i for i in incidents if i.ended_at - i.began_at > LEASE_S]
             _judge(CLUSTER, stack, load, nodes, report, incidents=long)
@@ -150,6 +153,7 @@ def _judge(
     report.figure(part, "drained", "no" if drained_s is None else f"after {drained_s:.1f} s")
     evidence: Evidence = collect(stack, load, nodes, incidents=incidents)
     report.figure(part, "accepted tasks", str(len(load.accepted)))
+    report.figure(part, "tasks that were refused, by clients that ask once", str(len(load.denied)))
     report.add_result(part, check(evidence))
 
 

@@ -23,6 +23,7 @@ from runqy.broker.replies import Reply, translate_error
 from runqy.broker.request import Request
 from runqy.broker.scripts import command, pack
 from runqy.core.environment.connection_urls import RedisTarget
+from runqy.core.telemetry.failure_log import FailureLog
 from runqy.errors import RunqyError
 
 PING_AFTER_S = 15.0
@@ -63,6 +64,7 @@ class Subscriber:
         # Consecutive losses of the connection, or refusals, without any data received.
         self._failures = 0
         self._received_s = 0.0
+        self._invalid = FailureLog("message_processed")
 
     async def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -166,9 +168,18 @@ class Subscriber:
         self._received_s = asyncio.get_running_loop().time()
         self._failures = 0
         if isinstance(reply, list) and reply[0] == b"message":
-            self._on_message(reply[1].decode("utf-8", "replace"), reply[2])
+            self._process(reply[1].decode("utf-8", "replace"), reply[2])
         elif isinstance(reply, list) and reply[0] == b"subscribe":
             self._confirm(reply[1].decode("utf-8", "replace"))
+
+    def _process(self, channel: str, message: bytes) -> None:
+        """Call back for a message. Anybody may publish anything: one that is invalid must not end the subscription."""
+        try:
+            self._on_message(channel, message)
+        except Exception as error:  # noqa: BLE001 (it is logged)
+            self._invalid.record("message_not_processed", key=repr(error), channel=channel, exc_info=error)
+        else:
+            self._invalid.record_success()
 
     def _confirm(self, name: str) -> None:
         """Record that Redis subscribed to a channel. After a reconnection the last confirmation ends the gap."""

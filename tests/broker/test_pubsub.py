@@ -85,6 +85,25 @@ def test_a_message_is_received_as_soon_as_the_subscription_is_confirmed(
     run(target, act)
 
 
+def test_a_message_that_cannot_be_processed_costs_only_itself(target: RedisTarget, redis: redis_py.Redis) -> None:
+    numbers: list[int] = []
+
+    async def act() -> None:
+        event_loop.name_task()
+        subscriber = Subscriber(target, on_message=lambda _, data: numbers.append(int(data.decode())))
+        await subscriber.start()
+        assert await subscriber.subscribe(["c"], timeout_s=WAIT_S)
+        client_ids = [client["id"] for client in redis.client_list(_type="pubsub")]
+        for message in (b"1", b"\xff", b"no number", b"2"):
+            redis.publish("c", message)
+        await wait_until(lambda: numbers == [1, 2])
+
+        assert [client["id"] for client in redis.client_list(_type="pubsub")] == client_ids
+        await subscriber.close()
+
+    event_loop.run(act())
+
+
 def passes_on(recorder: Recorder, client: redis_py.Redis, data: bytes) -> bool:
     """Publish and return whether the message arrived; nodes of a new cluster are not linked immediately."""
     client.publish("c", data)

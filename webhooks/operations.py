@@ -26,6 +26,7 @@ from runqy.errors import (
     WebhookDisabled,
     WebhookInvalid,
 )
+from runqy.maintenance.failed_rows import concerns_all
 from runqy.maintenance.wakeups import wake_duty
 from vaults.models import SealedSecret
 from vaults.sealed_secrets import store_secret
@@ -219,10 +220,19 @@ def update_endpoints_health(ends: Sequence[tuple[Delivery, Outcome]], now: datet
     if failing:
         rows = Endpoint.objects.filter(pk__in=failing, is_enabled=True)
         rows.filter(failing_since=None).update(failing_since=now)
-        for endpoint in rows.filter(failing_since__lte=now - FAILS_FOR):
-            disable_failing_endpoint(endpoint.pk, f"It has failed for {FAILS_FOR.days} days.")
+        for endpoint_id in rows.filter(failing_since__lte=now - FAILS_FOR).values_list("pk", flat=True):
+            _disable_alone(endpoint_id, f"It has failed for {FAILS_FOR.days} days.")
     for gone in {endpoint for endpoint, outcome in of_endpoints if outcome.status == GONE}:
-        disable_failing_endpoint(gone, "It responded with status 410: gone.")
+        _disable_alone(gone, "It responded with status 410: gone.")
+
+
+def _disable_alone(endpoint_id: str, reason: str) -> None:
+    try:
+        disable_failing_endpoint(endpoint_id, reason)
+    except Exception as error:  # a bug that one endpoint meets must not stop the others
+        if concerns_all(error):
+            raise
+        log.exception("webhook_not_disabled", endpoint=endpoint_id, reason=reason)
 
 
 def schedule_test(endpoint_id: str, *, allowed_queues: AllowedQueues = None) -> Delivery:

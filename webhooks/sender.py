@@ -7,6 +7,7 @@ import asyncio
 import ssl
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from django.utils import timezone
 
 from queues.webhook_secrets import sign
 from runqy.errors import VaultLocked, VaultUnavailable
+from runqy.maintenance.failed_rows import concerns_all
 from webhooks.deliveries import claim_due, record_outcomes, record_refused, release, retry_at_once
 from webhooks.destinations import Destination, Destinations, Mail, NotAllowed, send_mail
 from webhooks.models import Delivery
@@ -149,7 +151,7 @@ class Sender:
             return 0
         now = timezone.now()
         ends = [(self._in_flight[future].delivery, outcome) for future, outcome in ended.items()]
-        recorded, locked = record_outcomes(ends, now)
+        recorded, locked = _record(ends, now)
         self._unrecorded = [future for future in ended if self._in_flight[future].delivery.pk in locked]
         for future in self._unrecorded:  # after the others
             del ended[future]
@@ -242,6 +244,32 @@ def _get_outcome(ended: Future[Outcome]) -> Outcome:
         log.error("webhook_not_sent", exc_info=error)
         return Outcome(error=type(error).__name__)
     return ended.result()
+
+
+def _record(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> tuple[set[int], set[int]]:
+    """Record outcomes as `record_outcomes` does, each alone if that raises because of one."""
+    try:
+        return record_outcomes(ended, now)
+    except Exception as error:
+        if concerns_all(error):
+            raise
+    recorded, locked = set[int](), set[int]()
+    for delivery, outcome in ended:
+        of_one = _record_alone(delivery, outcome, now)
+        recorded |= of_one[0]
+        locked |= of_one[1]
+    return recorded, locked
+
+
+def _record_alone(delivery: Delivery, outcome: Outcome, now: datetime) -> tuple[set[int], set[int]]:
+    try:
+        return record_outcomes([(delivery, outcome)], now)
+    except Exception as error:  # a bug that one message meets must not stop the others
+        if concerns_all(error):
+            raise
+        log.exception("webhook_not_recorded", target=delivery.target, message_id=delivery.message_id)
+        # As a failed attempt, of which there is a limit.
+        return record_outcomes([(delivery, Outcome(error=type(error).__name__))], now)
 
 
 def _build_message(delivery: Delivery, destination: Destination, now: datetime) -> Message:

@@ -1,9 +1,13 @@
 """Each message arrives, signed, and again with the same id while it is not accepted."""
 
+import threading
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 from standardwebhooks import Webhook
@@ -12,9 +16,10 @@ from runqy.audit.models import AuditRecord
 from runqy.errors import WebhookDisabled
 from tests.support.maintenance_duties import delete_old_rows
 from tests.support.servers import free_port
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.webhooks.receiver import Receiver, send_due
 from webhooks import deliveries
+from webhooks import operations as webhook_operations
 from webhooks import sender as webhook_sender
 from webhooks.deliveries import (
     DELAYS_S,
@@ -28,13 +33,14 @@ from webhooks.operations import (
     CreatedEndpoint,
     change_endpoint,
     create_endpoint,
+    disable_failing_endpoint,
     resend_deliveries,
     rotate_endpoint_secret,
     schedule_test,
 )
 from webhooks.queries import list_due_targets
 from webhooks.sender import FAILURES_MAX, Sender
-from webhooks.transport import Message
+from webhooks.transport import Message, Outcome, send
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("configuration")]
 
@@ -167,6 +173,74 @@ def test_a_receiver_that_is_away_gets_single_attempts_and_everything_when_it_is_
     assert sender.run(duration_s=PATIENCE_S) == 39
     assert Delivery.objects.filter(delivered_at=None).get() == patient
     sender.close()
+
+
+def test_an_attempt_whose_outcome_cannot_be_recorded_has_failed_and_stops_no_other(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, there = (create_endpoint(url=f"{receiver.url}?{name}", events=[EVENT]).row for name in ("odd", "there"))
+    add_messages(odd, "t1")
+    add_messages(there, "t1", "t2")
+
+    async def send_oddly(message: Message, *args: Any) -> Outcome:
+        outcome = await send(message, *args)
+        return replace(outcome, duration_ms=-1) if message.url.endswith("odd") else outcome
+
+    monkeypatch.setattr(webhook_sender, "send", send_oddly)
+
+    assert send_due() == 3
+    delivered = Delivery.objects.exclude(delivered_at=None)
+    assert [*delivered.values_list("endpoint_id", flat=True)] == [there.pk] * 2
+    failed = Delivery.objects.get(endpoint=odd)
+    assert (failed.attempts, failed.error, failed.slot) == (1, "IntegrityError", None)
+
+
+def test_an_outcome_is_recorded_once_its_row_is_no_longer_locked(receiver: Receiver) -> None:
+    _, free = add_messages(add_endpoint(receiver).row, "locked", "free")
+    release = threading.Event()
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers["webhook-id"] == free.message_id or connection.vendor != "postgresql":
+            receiver.respond_with_status(handler)
+            return
+        with transaction.atomic():
+            list(Delivery.objects.select_for_update().filter(task_id="locked"))
+            receiver.respond_with_status(handler)
+            release.wait(PATIENCE_S)
+        connection.close()
+
+    receiver.respond = respond
+    sender = Sender()
+    accepted = 0
+    while not accepted or len(receiver.requests) < 2:
+        accepted += sender.run(duration_s=0.05)
+    sender.run(duration_s=0.05)
+    release.set()
+    wait_until(lambda: sender.run(duration_s=0.05) or sender.is_idle)
+
+    assert not Delivery.objects.filter(delivered_at=None).exists()
+    assert len(receiver.requests) == 2
+    sender.close()
+
+
+def test_an_endpoint_that_cannot_be_disabled_keeps_no_other_from_it(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status = 410
+    odd, gone = (create_endpoint(url=f"{receiver.url}?{name}", events=[EVENT]).row for name in ("odd", "gone"))
+    add_messages(odd, "t1")
+    add_messages(gone, "t1")
+
+    def disable(endpoint_id: str, reason: str) -> None:
+        if endpoint_id == odd.pk:
+            raise ValueError
+        disable_failing_endpoint(endpoint_id, reason)
+
+    monkeypatch.setattr(webhook_operations, "disable_failing_endpoint", disable)
+    send_due()
+
+    assert [*Endpoint.objects.filter(is_enabled=True)] == [odd]
+    assert not Delivery.objects.filter(attempts=0).exists()
 
 
 def test_the_last_attempt_stays_a_day_later_although_the_receiver_is_back(receiver: Receiver) -> None:

@@ -17,6 +17,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.health import ping, publish_wakeup
 from runqy.broker.pubsub import DUTY_CHANNELS
 from runqy.core.concurrency.event_loop import THREAD_NAME
+from runqy.core.concurrency.threads import ThreadPool
 from runqy.core.environment.connection_urls import RedisTarget
 from runqy.errors import BrokerUnavailable
 from runqy.maintenance import loops, wakeups
@@ -274,6 +275,32 @@ def test_a_wake_up_during_a_tick_is_not_lost(single_broker: Broker, monkeypatch:
         return False
 
     assert run(single_broker, Scripted(wake), stop=stop) < FORCED_END_S
+
+
+def test_a_duty_that_is_cancelled_leaves_the_clock_to_be_measured_for_the_others() -> None:
+    may_reply = threading.Event()
+
+    def reply(received: list[bytes]) -> bytes:
+        may_reply.wait(FORCED_END_S)
+        return b"*2\r\n$10\r\n%d\r\n$1\r\n0\r\n" % time.time()
+
+    async def act() -> None:
+        check = loops.ClockCheck(ThreadPool("clock", idle_s=1))
+        cancelled, other = (asyncio.create_task(check.ensure(broker)) for _ in range(2))
+        while not server.commands:
+            await asyncio.sleep(0.001)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        assert cancelled.cancelled()
+        may_reply.set()
+
+        await other
+
+    with FakeRedis(reply) as server:
+        broker = Broker(server.target)
+        asyncio.run(act())
+        broker.close()
+    assert {words[0] for words in server.commands} == {b"TIME"}
 
 
 def test_a_wake_up_does_not_wait_for_a_measurement_of_the_clock(settings: Any) -> None:

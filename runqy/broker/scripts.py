@@ -101,6 +101,13 @@ def script(name: str) -> Script:
     return Script(name, "".join(_include_part(line) for line in lines))
 
 
+def load_scripts() -> None:
+    """Read all scripts now. A process that has no free descriptors later can still extend leases and record results."""
+    for file in files("runqy.broker").joinpath("lua").iterdir():
+        if file.is_file():
+            script(file.name.removesuffix(".lua"))
+
+
 def _include_part(line: str) -> str:
     if not line.startswith("-- USES "):
         return line

@@ -12,6 +12,7 @@ import structlog
 import typer
 import uvloop
 
+from runqy.broker.scripts import load_scripts
 from runqy.core.environment.home import make_home
 from runqy.core.environment.process import collect_rarely, raise_open_files_limit, restrict_new_files
 from runqy.core.telemetry.tracing import start_tracing
@@ -48,6 +49,7 @@ def run(
     restrict_new_files()
     make_undumpable()
     raise_open_files_limit()
+    load_scripts()
     configure_logging()
     try:
         settings = load_settings(config, allow_http=allow_http)

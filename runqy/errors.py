@@ -420,6 +420,10 @@ class DeploymentStopped(RunqyError, code="deployment_stopped", status=503):
     """The deployment was stopped."""
 
 
+class ResourcesExhausted(RunqyError, code="resources_exhausted", status=503):
+    """The machine is out of file descriptors, memory or processes; try again."""
+
+
 class WorkerSettingsInvalid(RunqyError, code="worker_settings_invalid", status=400):
     """A worker setting is missing or invalid."""
 

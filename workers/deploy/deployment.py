@@ -7,6 +7,7 @@ fails; or the code of a folder of this machine.
 <folder>/<queue>/kept.json                       the last complete deployments
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -15,13 +16,14 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from runqy.broker.workers.records import DeploymentStep
+from runqy.core.concurrency.processes import os_failure
 from runqy.core.formats.json_decoding import read_json
 from runqy.core.formats.names import QUEUE_NAME
 from runqy.core.git.commands import CommandRunner
@@ -129,7 +131,8 @@ class Deployed:
 def deploy(spec: DeploymentSpec, commands: CommandRunner) -> Deployed:
     """Deploy the requested code and its environment, or fall back to the last good ones of the same source.
 
-    Raise DeploymentRefused, DeploymentStopped, or DeploymentFailed if there is nothing to fall back to.
+    Raise DeploymentRefused, DeploymentStopped, or DeploymentFailed if there is nothing to fall back to. Raise
+    ResourcesExhausted if the machine is at fault, also if there is: older code would find the same machine.
     """
     if not _QUEUE_NAME.fullmatch(spec.queue):
         raise DeploymentRefused(f"{spec.queue!r} is not a valid queue name")
@@ -306,7 +309,9 @@ def _read_content(
 
 def _to_deployed(home: Path, kept: KeptDeployment, *, problem: DeploymentFailed | None = None) -> Deployed:
     checkout, environment = home / "checkouts" / kept.checkout, home / "environments" / kept.environment
-    leases = (FolderLease(checkout), FolderLease(environment))
+    with ExitStack() as on_failure:
+        leases = tuple(_lease(folder, on_failure) for folder in (checkout, environment))
+        on_failure.pop_all()
     return Deployed(
         commit=kept.commit,
         code_dir=checkout / kept.code_path,
@@ -318,18 +323,28 @@ def _to_deployed(home: Path, kept: KeptDeployment, *, problem: DeploymentFailed 
     )
 
 
+def _lease(folder: Path, on_failure: ExitStack) -> FolderLease:
+    lease = FolderLease(folder)
+    on_failure.callback(lease.release)
+    return lease
+
+
 def _remove_unused(home: Path, kept: Container[str]) -> None:
-    for parent in (home / "checkouts", home / "environments"):
-        for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
-            if folder.name not in kept and not is_leased(folder):
-                remove_folder(folder)
-                remove_lock_file(folder)
+    """Remove what no worker uses. What cannot be removed now stays until the next deployment: this one is complete."""
+    with contextlib.suppress(OSError):
+        for parent in (home / "checkouts", home / "environments"):
+            for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
+                if folder.name not in kept and not is_leased(folder):
+                    remove_folder(folder)
+                    remove_lock_file(folder)
 
 
 @contextmanager
 def _translate_disk_errors() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise DeploymentFailed(f"{error.filename or 'deployment folder'}: {reason}") from error
+    except (OSError, MemoryError) as error:
+        place = getattr(error, "filename", None) or "deployment folder"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise DeploymentFailed(f"{place}: the disk is full") from error
+        raise os_failure(error, str(place)) from error

@@ -6,7 +6,8 @@ Run by path, in a Python process of its own:
 
 `control_fd` is the descriptor of a socket whose other end the worker has. This process then leads the program's process
 group and exits with the program's status. When the program ends, or when the socket closes because the worker ended, it
-kills the program's remaining children and grandchildren, on Linux also those in sessions of their own. If `control_fd`
+kills the program's remaining children and grandchildren, on Linux also those in sessions of their own. If the system
+refuses to start the program, it first sends the number of the error, as one byte, through the socket. If `control_fd`
 is negative, this process is replaced by the program. On Linux the kernel then sends the program the signal of that
 number when the parent ends (PR_SET_PDEATHSIG).
 
@@ -142,7 +143,7 @@ def execute(program: list[str], mode: str, parent: int, *, death_signal: int = s
         os.execvpe(program[0], program, _program_environment())  # noqa: S606 (no shell is the point)
     except OSError as error:
         os.write(2, f"{program[0]}: {error.strerror}\n".encode())
-        os._exit(127)
+        os._exit(127 if error.errno == errno.ENOENT else 126)  # as shells do
 
 
 def _program_environment() -> dict[bytes, bytes]:
@@ -154,21 +155,25 @@ def supervise(program: list[str], mode: str, control_fd: int) -> NoReturn:
     """Run the program until it or the worker ends, kill its remaining processes, and exit with its status."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # they reach the whole group, and the program handles them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    has_ended, wakeup = os.pipe()
-    os.set_blocking(wakeup, False)
-    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
     if sys.platform == "linux":
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     own = os.getpid()
-    pid = os.fork()
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        has_ended, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        pid = os.fork()
+    except OSError as error:
+        os.write(control_fd, bytes([error.errno or 0]))
+        os._exit(126)
     if pid == 0:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for descriptor in (control_fd, has_ended, wakeup):
+        for descriptor in (control_fd, has_ended, wakeup, null):
             os.close(descriptor)
         execute(program, mode, own)
-    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)  # else the worker would not notice that the program closes its own
     status = _wait_for_end(pid, control_fd, has_ended)

@@ -17,6 +17,8 @@ from pathlib import Path
 MAX_FILES = 100
 MAX_BYTES = 4 << 20
 MAX_LINE_CHARS = 64 << 10
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""What a machine out of resources reports, which says nothing about the repository."""
 
 # Each pattern takes linear time: none starts again at each character of a run that it has already passed.
 _NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
@@ -46,6 +48,8 @@ def main() -> None:
     except TooLarge as error:
         content = {"failed": str(error)}
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise  # the worker finds it in the traceback, and tries again
         content = {"failed": f"{requirements_file} cannot be read: {error.strerror}"}
     sys.stdout.write(json.dumps(content))
 

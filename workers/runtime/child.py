@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ import structlog
 
 from runqy import clock
 from runqy.broker.tasks.archive_reasons import ErrorClass
+from runqy.core.concurrency.processes import find_exhausted, os_failures, start_process
 from runqy.errors import DeploymentFailed
 from workers.deploy.exec_child import launcher_command, launcher_environment
 from workers.runtime.logs import ChildLog
@@ -48,6 +50,7 @@ KILL_GRACE_S = 3.0
 """How long the launcher may take to kill a child and its descendants before the worker kills the process group."""
 CLOSED_STDOUT_GRACE_S = 2.0
 """How long a child that closed its stdout may take to exit. It cannot respond any more."""
+NOT_STARTED = "the child process cannot be started"
 
 log = structlog.get_logger()
 
@@ -125,6 +128,8 @@ class Child:
         self.has_ended = False
         # Why the child did not start or had to be ended; empty if neither.
         self.problem = ""
+        # Whether it did not start because the machine is out of resources.
+        self.has_lacked_resources = False
         # How long the child took to become ready.
         self.startup_s = 0.0
         self._spec = spec
@@ -132,13 +137,13 @@ class Child:
         # What it used when that was last asked for, which heartbeats do.
         self._last_memory_bytes = 0
         self._loop = asyncio.get_running_loop()
-        self._process, self._control_socket = _start(spec)
+        self._process, self._control_socket, (stdin, stdout, stderr) = _start(spec)
         self.pid = self._process.pid
         self._log = ChildLog(pid=self.pid)
         self._splitter = LineSplitter(MAX_LINE_BYTES)
-        self._input = PipeWriter(_take_descriptor(self._process.stdin))
-        self._output = PipeReader(_take_descriptor(self._process.stdout), self._read_output, self._handle_closed_stdout)
-        self._errors = PipeReader(_take_descriptor(self._process.stderr), self._read_errors)
+        self._input = PipeWriter(stdin)
+        self._output = PipeReader(stdout, self._read_output, self._handle_closed_stdout)
+        self._errors = PipeReader(stderr, self._read_errors)
         self._startup = StartupLimits(pid=self.pid, timeout_s=spec.startup_timeout_s, silence_s=spec.startup_silence_s)
         self._timer = self._loop.call_later(self._startup.next_check_s, self._check_startup)
         # What ends the child if a cancelled task does not end. Keys are task ids.
@@ -374,9 +379,17 @@ class Child:
             self.startup_s = clock.monotonic_s() - self._startup.started_s
             self._owner.child_ready(self)
 
+    def _set_start_failure(self, number: int) -> None:
+        """Keep why the launcher could not start the program: no code of the release has run."""
+        exhausted = find_exhausted(number)
+        self.has_lacked_resources = bool(exhausted)
+        self._set_problem(f"{NOT_STARTED}: {exhausted or os.strerror(number)}")
+
     def _end(self) -> None:
         """Clean up after the process, whose end closed the control socket."""
         self._loop.remove_reader(self._control_socket)
+        if number := self._control_socket.recv(1):
+            self._set_start_failure(number[0])
         self._signal(signal.SIGKILL)
         # A child may have written its last response just before it ended.
         self._output.drain()
@@ -392,10 +405,11 @@ class Child:
         self._owner.child_ended(self)
 
 
-def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-    """Start the program without a shell, in a session of its own. Raise DeploymentFailed.
+def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket, list[int]]":
+    """Start the program without a shell, in a session of its own. Raise DeploymentFailed, ResourcesExhausted.
 
-    Also return its control socket. Closing it ends the program. It becomes readable when the program has ended.
+    Also return its control socket and our ends of its pipes. Closing the socket ends the program. It becomes readable
+    when the program has ended.
     """
     try:
         program = shlex.split(spec.startup_cmd)
@@ -403,31 +417,20 @@ def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], socket.socket]":
         raise DeploymentFailed(f"startup_cmd is invalid: {error}") from error
     if not program:
         raise DeploymentFailed("startup_cmd is empty")
-    inherited, control_socket = socket.socketpair()
-    try:
-        process = subprocess.Popen(
-            [*launcher_command(is_isolated=spec.is_isolated, control_fd=inherited.fileno()), *program],
-            cwd=spec.code_dir,
-            env=launcher_environment(spec.env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            pass_fds=(inherited.fileno(),),
-        )
-    except OSError as error:
-        control_socket.close()
-        raise DeploymentFailed(f"the child process cannot be started: {error.strerror}") from error
-    finally:
-        inherited.close()
-    return process, control_socket
-
-
-def _take_descriptor(stream: object) -> int:
-    descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
-    stream.close()  # type: ignore[attr-defined]
-    return descriptor
+    with os_failures(NOT_STARTED), ExitStack() as on_failure:
+        inherited, control_socket = socket.socketpair()
+        on_failure.enter_context(control_socket)
+        with inherited:
+            process, pipes = start_process(
+                [*launcher_command(is_isolated=spec.is_isolated, control_fd=inherited.fileno()), *program],
+                pipes=("stdin", "stdout", "stderr"),
+                cwd=spec.code_dir,
+                env=launcher_environment(spec.env),
+                start_new_session=True,
+                pass_fds=(inherited.fileno(),),
+            )
+        on_failure.pop_all()
+    return process, control_socket, pipes
 
 
 def _name_own_files(text: str, folder: Path) -> str:

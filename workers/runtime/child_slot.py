@@ -10,7 +10,7 @@ from runqy import clock
 from runqy.broker.tasks.archive_reasons import ErrorClass
 from runqy.core.formats.durations import humanize
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import DeploymentFailed
+from runqy.errors import DeploymentFailed, ResourcesExhausted
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (
@@ -70,7 +70,8 @@ class ChildSlot:
         `on_change` is called when the slot opens or closes, `on_run_ended` with the seconds that the response took,
         `on_batch_failed` with the runs of a batch that are to be sent again, each alone.
         """
-        self.problem = ""
+        # Why the newest code does not start here, and what the machine is out of if it could not be tried.
+        self.problem = self.shortage = ""
         # How many tasks its child takes in a line; None without batches.
         self.batch_limits: BatchLimits | None = None
         self._batches: list[list[Run]] = []
@@ -186,7 +187,7 @@ class ChildSlot:
             self._spec = self._started_with = spec
             self._apply_limit()
             return
-        self._spec, self.problem = spec, ""
+        self._spec, self.problem, self.shortage = spec, "", ""
         self._restart_policy.record_success()
         if self._child is None:
             self._start()
@@ -231,7 +232,7 @@ class ChildSlot:
 
     def close(self) -> None:
         """Take no more tasks, and end the child once it has done those that it has, until the next start."""
-        self._spec = None
+        self._spec, self.shortage = None, ""
         if self._restart:
             self._restart.cancel()
         if self._child and not self._batches:
@@ -248,8 +249,9 @@ class ChildSlot:
 
     def child_ready(self, child: Child) -> None:
         self._apply_limit()
-        self.problem = ""
+        self.problem = self.shortage = ""
         self._failures.record_success()
+        self._restart_policy.record_start()
         self._on_change()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
@@ -364,7 +366,9 @@ class ChildSlot:
             self._on_run_ended(run, run.forced_result or own, None)
         ended_unexpectedly = is_death and self.is_up_to_date and child.has_failed
         # The task may have killed the child, so the code is not suspected: no delay.
-        if ended_unexpectedly and runs and self._restart_policy.is_enabled:
+        if child.has_lacked_resources and self.is_up_to_date and self._spec and not self._is_stopping:
+            self._record_shortage(child.problem)
+        elif ended_unexpectedly and runs and self._restart_policy.is_enabled:
             self._restart_policy.record_child_death()
             self._start()
         elif ended_unexpectedly:
@@ -447,18 +451,28 @@ class ChildSlot:
         self._started_with = self._spec
         try:
             self._child = Child(self._spec, self)
+        except ResourcesExhausted as error:
+            self._record_shortage(error.detail)
+            self._on_change()
         except DeploymentFailed as error:
             self._record_failure("child_not_started", error.detail, reason=error.detail)
             self._on_change()
 
     def _record_failure(self, event: str, cause: str, *, reason: str) -> None:
         """Log and report why there is no child, and schedule another one."""
-        self.problem = reason
+        self.problem, self.shortage = reason, ""
         members = child_error_members(cause)
         self._failures.record(event, key=members["error"], **members)
         delay = self._restart_policy.next_delay_s()
         if delay is not None:
             self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)
+
+    def _record_shortage(self, reason: str) -> None:
+        """Log and report what the machine is out of, and schedule another start. The code is not at fault."""
+        self.shortage = reason
+        self._failures.record("child_not_started", key=reason, error=reason)
+        delay = self._restart_policy.next_shortage_delay_s()
+        self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)
 
     def _restart_now(self) -> None:
         if self._child is None and not self._is_stopping:

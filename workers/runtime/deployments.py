@@ -18,7 +18,7 @@ from runqy.core.git.commands import CommandRunner
 from runqy.core.git.credentials import GitCredentials
 from runqy.core.git.sources import parse_source
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
+from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped, ResourcesExhausted
 from vaults.entry_rules import variable_name_error
 from workers.deploy.deployment import NO_FAILURE, Deployed, DeploymentSpec, Failure, deploy, failure_of
 from workers.runtime.child import ChildSpec
@@ -82,9 +82,10 @@ class DeploymentManager:
     @property
     def state(self) -> tuple[WorkerState, str]:
         """Return the worker's state, and the reason if it is not ready or runs older code."""
+        shortage = self.pool.shortage if self.pool else ""
         if self.pool and self.pool.is_ready:
-            return WorkerState.READY, self._problem or self.pool.next_problem
-        if problem := (self.pool.problem if self.pool else "") or self._problem:
+            return WorkerState.READY, self._problem or self.pool.next_problem or shortage
+        if problem := shortage or (self.pool.problem if self.pool else "") or self._problem:
             return WorkerState.START_FAILED, problem
         if self._is_deploying:
             return WorkerState.DEPLOYING, ""
@@ -120,7 +121,10 @@ class DeploymentManager:
 
     @property
     def failed_release(self) -> int:
-        """Return the number of the release that could not be deployed or started; 0 if there is none."""
+        """Return the number of the release that could not be deployed or started; 0 if there is none.
+
+        It is not to blame for a machine that is out of resources.
+        """
         if self._problem:
             return self._problem_release
         has_failed = self.pool and (self.pool.problem or self.pool.next_problem)
@@ -165,6 +169,10 @@ class DeploymentManager:
         except (DeploymentFailed, DeploymentRefused) as error:
             self._failure = failure_of(error)
             self._record_failure(registration, error.detail)
+            return False
+        except ResourcesExhausted as error:
+            self._problem, self._problem_release, self._failure = error.detail, 0, NO_FAILURE
+            self._failures.record("deployment_postponed", key=error.detail, reason=error.detail)
             return False
         except DeploymentStopped:
             raise
@@ -249,7 +257,7 @@ class DeploymentManager:
         self._consumer.counts.record_child_restart()
 
     async def _fetch(self, registration: RegisteredWorker) -> Deployed:
-        """Deploy on a thread. Raise DeploymentRefused, DeploymentFailed, DeploymentStopped."""
+        """Deploy on a thread. Raise DeploymentRefused, DeploymentFailed, DeploymentStopped, ResourcesExhausted."""
         spec = _deployment_spec(registration, self._settings)
         secrets = [*spec.credentials.secrets, *registration.secrets, *environment_secrets(os.environ)]
         self._commands = commands = CommandRunner(secrets=secrets)

@@ -52,6 +52,10 @@ class LongRunningPool:
         return next((slot.problem for slot in self._next if slot.problem), "")
 
     @property
+    def shortage(self) -> str:
+        return next((slot.shortage for slot in (*self._slots, *self._next) if slot.shortage), "")
+
+    @property
     def is_replacing(self) -> bool:
         return bool(self._next)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import DeploymentFailed
+from runqy.errors import DeploymentFailed, ResourcesExhausted
 from workers.runtime.child import Child, ChildSpec
 from workers.runtime.logs import child_error_members
 from workers.runtime.pool import (
@@ -35,6 +35,7 @@ class OneShotPool:
         """`on_failure` is called for each child that could not start or ended unexpectedly."""
         self.problem = ""
         self.next_problem = ""
+        self.shortage = ""
         self.startup_s = 0.0
         self._owner = owner
         self._settings = settings
@@ -92,7 +93,7 @@ class OneShotPool:
 
     def start(self, spec: ChildSpec, *, beside: bool = False, keeps_previous: bool = False) -> None:
         self._restart_policy.record_success()
-        self._next, self.problem, self.next_problem = None, "", ""
+        self._next, self.problem, self.next_problem, self.shortage = None, "", "", ""
         is_kept = self._is_probed and self._spec is not None and self._spec.starts_like(spec)
         if beside and self._is_probed and not is_kept:
             self._next = spec
@@ -119,14 +120,14 @@ class OneShotPool:
             self._submit(run)
 
     def _submit(self, run: Run) -> None:
-        if self._spec is None:  # it was retired while the task was dequeued
+        if self._spec is None or self.shortage:  # it was retired, or a start failed, while the task was dequeued
             self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
             return
         try:
             own = {"RUNQY_TASK_ID": run.task_id} | ({"TRACEPARENT": run.traceparent} if run.traceparent else {})
             self._start_child(self._spec, run, **own)
-        except DeploymentFailed as error:
-            self._require_probe(error.detail)
+        except (DeploymentFailed, ResourcesExhausted) as error:
+            self._require_probe(error.detail, is_shortage=isinstance(error, ResourcesExhausted))
             self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
@@ -172,8 +173,9 @@ class OneShotPool:
             self._spec, self._next = self._newest, None
             self._is_probed = True
             self.startup_s = child.startup_s
-            self.problem = self.next_problem = ""
+            self.problem = self.next_problem = self.shortage = ""
             self._failures.record_success()
+            self._restart_policy.record_start()
         child.close_input() if run else child.retire()
         self._notify_owner()
 
@@ -224,7 +226,7 @@ class OneShotPool:
             self._probe = None
             self._check_probe(child)
         elif run is not None and not child.is_ready and run.forced_result is None:
-            self._require_probe(child.cause)
+            self._require_probe(child.cause, is_shortage=child.has_lacked_resources)
         elif run is not None and run.forced_result is None and not self._is_stopping:
             self._on_failure()
         if run is not None:
@@ -239,7 +241,7 @@ class OneShotPool:
         if self._is_stopping or self._newest is None or (self._is_probed and self._next is None):
             return
         if child.has_failed:
-            self._require_probe(child.cause, of_next=self._next is not None)
+            self._require_probe(child.cause, of_next=self._next is not None, is_shortage=child.has_lacked_resources)
         else:
             self._start_probe()
 
@@ -248,15 +250,21 @@ class OneShotPool:
         child.retire()  # a child runs one task
         self._owner.run_ended(run, result)
 
-    def _require_probe(self, problem: str, *, of_next: bool = False) -> None:
-        """Start another probe. Accept no tasks until it is ready, unless older code runs on."""
-        if of_next:
+    def _require_probe(self, problem: str, *, of_next: bool = False, is_shortage: bool = False) -> None:
+        """Start another probe. Accept no tasks until it is ready, unless older code runs on.
+
+        For a shortage of the machine's resources the code is not at fault.
+        """
+        self._is_probed = self._is_probed and of_next
+        self.shortage = problem if is_shortage else ""
+        if of_next and not is_shortage:
             self.next_problem = problem
-        else:
-            self.problem, self._is_probed = problem, False
+        elif not is_shortage:
+            self.problem = problem
         members = child_error_members(problem)
         self._failures.record("child_not_started", key=members["error"], **members)
-        delay = self._restart_policy.next_delay_s()
+        policy = self._restart_policy
+        delay = policy.next_shortage_delay_s() if is_shortage else policy.next_delay_s()
         if delay is not None and not self._is_stopping:
             if self._restart:
                 self._restart.cancel()
@@ -269,15 +277,16 @@ class OneShotPool:
             return
         try:
             self._probe = self._start_child(spec, None, RUNQY_TASK_ID="")
-        except DeploymentFailed as error:
-            self._require_probe(error.detail, of_next=self._next is not None)
+        except (DeploymentFailed, ResourcesExhausted) as error:
+            is_shortage = isinstance(error, ResourcesExhausted)
+            self._require_probe(error.detail, of_next=self._next is not None, is_shortage=is_shortage)
 
     @property
     def _newest(self) -> ChildSpec | None:
         return self._next or self._spec
 
     def _start_child(self, spec: ChildSpec, run: Run | None, **env: str) -> Child:
-        """Start a child with some more environment variables. Raise DeploymentFailed."""
+        """Start a child with some more environment variables. Raise DeploymentFailed, ResourcesExhausted."""
         child = Child(replace(spec, env={**spec.env, **env}), self)
         self._runs[child] = run
         self._started_with[child] = spec

@@ -19,6 +19,8 @@ OVERFLOW = RunResult(
 )
 MAX_RETRY_DELAY_S = 366 * 24 * 3600
 """The longest delay that a task may request for its retry."""
+SHORTAGE_DELAY_S, SHORTAGE_MAX_DELAY_S = 0.2, 5.0
+"""The delays between starts while the machine is out of resources: no process is started, so they cost nothing."""
 STOP_TIMEOUT_S = 10.0
 """How long a stop waits for all children to end, beyond their own grace periods."""
 
@@ -70,15 +72,19 @@ class RestartPolicy:
     def __init__(self, settings: RestartSettings, on_failure: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._on_failure = on_failure
-        self._failures = 0
+        self._failures = self._shortages = 0
 
     @property
     def is_enabled(self) -> bool:
         return self._settings.is_enabled
 
     def record_success(self) -> None:
-        """Reset the count: the child completed a task, or will run other code."""
-        self._failures = 0
+        """Reset the counts: the child completed a task, or will run other code."""
+        self._failures = self._shortages = 0
+
+    def record_start(self) -> None:
+        """Record that the machine could start a child."""
+        self._shortages = 0
 
     def record_child_death(self) -> None:
         """Record that a child died while it ran a task. It restarts immediately, because the task may be the cause."""
@@ -101,6 +107,14 @@ class RestartPolicy:
             factor=settings.backoff_factor,
         )
 
+    def next_shortage_delay_s(self) -> float:
+        """Count a start that the machine had no resources for. Return the delay before the next.
+
+        Also with restarts disabled, and beyond their number: these are for code that fails.
+        """
+        self._shortages += 1
+        return backoff_s(self._shortages - 1, first_s=SHORTAGE_DELAY_S, max_s=SHORTAGE_MAX_DELAY_S)
+
 
 class Pool(Protocol):
     """Children of one queue and the tasks submitted to them."""
@@ -112,6 +126,10 @@ class Pool(Protocol):
     @property
     def next_problem(self) -> str:
         """Return why the newest code does not start while older code runs on; empty if it did not fail."""
+
+    @property
+    def shortage(self) -> str:
+        """Return what the machine is out of, so that a child could not be started; empty if it is not."""
 
     @property
     def is_replacing(self) -> bool:

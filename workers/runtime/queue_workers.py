@@ -17,7 +17,7 @@ from runqy.broker.workers.records import WorkerAction
 from runqy.broker.workers.redis_users import new_server_id
 from runqy.core.concurrency.threads import run_in_thread, wait_any
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import BrokerUnavailable, RegistrationRefused, RunqyError, ServerUnavailable
+from runqy.errors import BrokerUnavailable, RegistrationRefused, ResourcesExhausted, RunqyError, ServerUnavailable
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
@@ -137,7 +137,7 @@ class QueueWorkers:
         while True:
             try:
                 listed = await run_in_thread(lambda: list_queues(self._settings))
-            except ServerUnavailable as error:
+            except (ServerUnavailable, ResourcesExhausted) as error:
                 attempt += 1
                 failures.record("queues_not_listed", key=error.detail, reason=error.detail)
                 if not has_listed and attempt == self._settings.bootstrap_retries:

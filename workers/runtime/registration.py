@@ -22,6 +22,7 @@ from runqy.errors import (
     QueueNotFound,
     RedisUsersRefused,
     RegistrationRefused,
+    ResourcesExhausted,
     ServerUnavailable,
     ServerUnprepared,
     VaultLocked,
@@ -279,7 +280,7 @@ def _send(
     headers, url = {"Authorization": f"Bearer {settings.api_key}"}, f"{settings.server_url}{path}"
     try:
         response = httpx2.request(method, url, json=body, headers=headers, timeout=TIMEOUT_S)
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, OSError) as error:  # without descriptors, httpx cannot read the certificates
         raise ServerUnavailable(f"{settings.server_url} cannot be reached: {error}") from error
     _raise_for_status(response, queue)
     return response.content
@@ -316,7 +317,7 @@ class RegistrationLoop:
             self.retry_now.clear()
             try:
                 registration = await run_in_thread(self._register_once)
-            except ServerUnavailable as error:
+            except (ServerUnavailable, ResourcesExhausted) as error:
                 attempt += 1
                 if attempt == tries:
                     raise

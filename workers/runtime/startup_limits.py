@@ -52,6 +52,8 @@ class StartupLimits:
         # The sum may also shrink, when a descendant has ended: it used CPU.
         if used_s is not None and abs(used_s - (self._cpu_time_s or 0)) >= CPU_TIME_MIN_S:
             self._cpu_time_s, self._used_cpu_s = used_s, now_s
+        elif used_s is None and self._cpu_time_s is not None:
+            self._used_cpu_s = now_s  # it cannot be read now, as without descriptors: the child may use any
         silent_s = now_s - max(self._printed_s, self._used_cpu_s)
         if now_s >= self._started_s + self._timeout_s:
             limit = f"startup_timeout_secs is {self._timeout_s:g}"

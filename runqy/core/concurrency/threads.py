@@ -10,11 +10,17 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from runqy.errors import ResourcesExhausted
+
 T = TypeVar("T")
 
 
 def start_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, daemon=True).start()
+    """Raise ResourcesExhausted."""
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError as error:  # Python says no more of why the system refused it
+        raise ResourcesExhausted(f"the machine is out of memory, or of processes and threads: {error}") from error
 
 
 async def run_in_thread(job: Callable[[], T], start: Callable[[Callable[[], None]], None] = start_thread) -> T:

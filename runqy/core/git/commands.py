@@ -10,12 +10,14 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from runqy import clock
+from runqy.core.concurrency.processes import find_exhausted_in, os_failures, start_process
 from runqy.core.formats import sizes
 from runqy.core.git.limits import NO_LIMITS, DiskUsage, Limits
-from runqy.errors import DeploymentFailed, DeploymentStopped
+from runqy.errors import DeploymentFailed, DeploymentStopped, ResourcesExhausted
 
 REPORTED_CHARS = 2_000
 KEPT_BYTES = 2 << 20
@@ -67,32 +69,37 @@ class CommandRunner:
         """Run a program, through a launcher if there is one, and return its output.
 
         The program can read the secret, as a line, up to MAX_PROMPTS times from the pipe whose number is in
-        RUNQY_SECRET_FD. Raise DeploymentFailed with the end of its error output, and DeploymentStopped after `stop`.
+        RUNQY_SECRET_FD. Raise DeploymentFailed with the end of its error output, DeploymentStopped after `stop`, and
+        ResourcesExhausted if it, or this process, found the machine out of resources.
         """
         name, usage = _name(args), DiskUsage(limits)
-        # Under the lock: `stop` either finds the program or is seen by `check`, so none outlives it.
-        with self._lock, _secret_pipe(secret) as pipe:
-            self.check()
-            self._current = process = _start([*limits.launcher, *launcher, *args], env, cwd, pipe)
-        try:
-            output, errors = _await(process, name, timeout_s, usage)
-        finally:
-            if process.returncode is None:
-                _kill_group(process)
-                process.wait()
-            _close_pipes(process)
-            usage.close()
-            with self._lock:
-                self._current = None
+        with os_failures(f"{name} cannot be run"):
+            # Under the lock: `stop` either finds the program or is seen by `check`, so none outlives it.
+            with self._lock, _secret_pipe(secret) as pipe:
+                self.check()
+                self._current = process = _start([*limits.launcher, *launcher, *args], env, cwd, pipe)
+            try:
+                output, errors = _await(process, name, timeout_s, usage)
+            finally:
+                if process.returncode is None:
+                    _kill_group(process)
+                    process.wait()
+                _close_pipes(process)
+                usage.close()
+                with self._lock:
+                    self._current = None
+            is_too_large = process.returncode == 0 and usage.is_exceeded_now()
         self.check()
         if process.returncode == NOT_FOUND:
             raise CommandMissing(f"{args[0]} is not installed")
         if process.returncode:
             reason = self._readable(errors.data or output.data, process.returncode)
+            if exhausted := find_exhausted_in(reason, has_memory_limit=limits.memory_bytes is not None):
+                raise ResourcesExhausted(f"{name} failed: {exhausted}: {reason}")
             if exceeded := limits.find_exceeded(reason):
                 raise LimitExceeded(f"{name} {exceeded}: {reason}")
             raise DeploymentFailed(f"{name} failed: {reason}")
-        if usage.is_exceeded_now():
+        if is_too_large:
             raise LimitExceeded(f"{name} {limits.too_large}")
         if output.is_cut:
             raise LimitExceeded(f"{name} prints more than {sizes.humanize(KEPT_BYTES)}")
@@ -140,21 +147,20 @@ def _secret_pipe(secret: str) -> Iterator[int | None]:
 
 def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: int | None) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
+        process, (output, errors) = start_process(
             args,
+            pipes=("stdout", "stderr"),
             env=dict(env) if pipe is None else {**env, "RUNQY_SECRET_FD": str(pipe)},
             pass_fds=() if pipe is None else (pipe,),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             # A session of its own, so that `_kill_group` ends its children too.
             start_new_session=True,
         )
     except FileNotFoundError as error:
         raise CommandMissing(f"{args[0]} is not installed") from error
-    except OSError as error:
-        raise DeploymentFailed(f"{args[0]} cannot be started: {error.strerror}") from error
+    process.stdout, process.stderr = FileIO(output), FileIO(errors)
+    return process
 
 
 class _Printed:

@@ -4,9 +4,11 @@ import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from runqy import clock
+from runqy.core.concurrency.processes import start_process
 from runqy.core.formats import sizes
 
 MEASURE_INTERVAL_S = 0.25
@@ -102,7 +104,8 @@ class DiskUsage:
     def _start(self) -> None:
         self._started_s = clock.monotonic_s()
         words = ["sh", "-c", _MEASURE, "sh", *map(str, self.limits.folders)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._process, (output,) = start_process(words, pipes=("stdout",), stderr=subprocess.DEVNULL)
+        self._process.stdout = FileIO(output)
 
     def _finish(self) -> int:
         """Return the number of bytes measured, without files that vanished meanwhile."""

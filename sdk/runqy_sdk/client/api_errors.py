@@ -530,6 +530,13 @@ class DeploymentStopped(ApiError):
     is_temporary = True
 
 
+class ResourcesExhausted(ApiError):
+    """The machine is out of file descriptors, memory or processes; try again."""
+
+    code = "resources_exhausted"
+    is_temporary = True
+
+
 class WorkerSettingsInvalid(ApiError):
     """A worker setting is missing or invalid."""
 

@@ -38,6 +38,7 @@ class Nemesis:
             "worker SIGTERM": self._stop_worker,
             "worker frozen": self._freeze_worker,
             "child kill -9": self._kill_child,
+            "worker without descriptors": self._exhaust_worker,
             "web process kill -9": partial(self._kill_of, self.stack.web_processes),
             "web processes frozen": partial(self._freeze_of, self.stack.web_processes),
             "gunicorn master kill -9": partial(self._kill_of, self.stack.web_masters),
@@ -110,6 +111,16 @@ class Nemesis:
             with frozen(*pids):
                 yield
                 time.sleep(self.rng.choice((0, LONG_S)))
+
+    @contextmanager
+    def _exhaust_worker(self) -> Iterator[None]:
+        """Let a worker open nothing more, and kill its children, so that it has to start others."""
+        worker = self._worker()
+        with self.noting(Fault.CUT_OFF, worker.name, from_s=LONG_S), processes.without_descriptors(worker.pid):
+            with self.noting(Fault.CHILD_KILLED, worker.name):
+                for pid in self.stack.child_processes(worker):
+                    processes.send_signal(pid, signal.SIGKILL)
+            yield
 
     @contextmanager
     def _kill_child(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -152,6 +153,20 @@ def frozen(*pids: int) -> Iterator[None]:
     finally:
         for pid in pids:
             send_signal(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """Let a process open nothing more for the duration of the block. What it has open, as 0, 1 and 2, stays open."""
+    with contextlib.suppress(ProcessLookupError):
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def wait_for(look: Callable[[], object], timeout_s: float, what: str) -> float:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -95,6 +96,7 @@ class _Campaign:
             self._take_back,
             self._kill_server,
             self._kill_candidate,
+            self._exhaust_workers,
             self._release_twice,
             self._roll_back_meanwhile,
             self._come_back,
@@ -163,6 +165,23 @@ class _Campaign:
             release = self.wait_for_release(number, "reverted")
         self._wait_for_commit(commit)
         self._report.figure(PART, "both of its first workers killed", release["reason"])
+
+    def _exhaust_workers(self) -> None:
+        """no worker has free file descriptors when a release is made"""
+        commit = self._commit()
+        with ExitStack() as exhausted:
+            for worker in self._stack.workers.values():
+                exhausted.enter_context(processes.without_descriptors(worker.pid))
+            number = self._redeploy()
+            time.sleep(AWAY_S)
+            reasons = counted(Counter(record["reason"] for record in self._records()))
+            state = self._find(number)["state"]
+        self._report.figure(PART, "workers without descriptors", reasons)
+        self._report.figure(PART, "a release that they cannot fetch", state, passed=state == "rolling_out")
+        began_s = time.monotonic()
+        self.wait_for_release(number, "live")
+        self._wait_for_commit(commit)
+        self._require_back("workers without descriptors", began_s, "")
 
     def _release_twice(self) -> None:
         """two releases in a row"""

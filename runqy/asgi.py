@@ -21,7 +21,7 @@ from runqy.server.dataplane.application import Application
 from runqy.server.dataplane.bodies import MEMORY_FOR_BODIES, BodyReader
 from runqy.server.dataplane.application import Drain
 from runqy.server.dataplane.endpoints import HotEndpoints
-from runqy.server.dataplane.wsgi import BoundedExecutor
+from runqy.core.concurrency.executors import BoundedExecutor
 from runqy.server.dataplane.request import ParsedRequest
 from runqy.server.dataplane.background_tasks import BackgroundTasks
 from runqy.errors import ConfigurationUnavailable

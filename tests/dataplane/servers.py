@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
+from runqy.core.concurrency.executors import BoundedExecutor
 from runqy.server.dataplane.application import Application, Drain
 from runqy.server.dataplane.bodies import BodyReader
 from runqy.server.dataplane.protocol import HttpProtocol
 from runqy.server.dataplane.request import ParsedRequest
-from runqy.server.dataplane.wsgi import BoundedExecutor
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runqy.server.dataplane.wsgi import BoundedExecutor, make_reserved_executors
+from runqy.core.concurrency.executors import BoundedExecutor, make_reserved_executors
 from tests.dataplane.servers import build, parse, receive_all, serve
 from tests.support.waiting import wait_until
 

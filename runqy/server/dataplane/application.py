@@ -24,12 +24,13 @@ from asgiref.typing import (
     Scope,
 )
 
+from runqy.core.concurrency.executors import BoundedExecutor, make_reserved_executors
 from runqy.core.telemetry.tracing import new_request_id, set_request_id
 from runqy.errors import ClientDisconnected, InternalError, RunqyError, ServerBusy, StreamBroken
 from runqy.server.dataplane.bodies import BodyReader, find_length
 from runqy.server.dataplane.request import ParsedRequest
 from runqy.server.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
-from runqy.server.dataplane.wsgi import BoundedExecutor, call_wsgi, make_reserved_executors
+from runqy.server.dataplane.wsgi import call_wsgi
 from runqy.server.metrics.http_requests import OTHER, observe_request
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Threads for Django: bounded, with a bounded queue, and separate threads for work that must continue."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -94,6 +95,31 @@ def test_a_reserved_path_that_blocks_takes_no_thread_of_another() -> None:
 
     assert reply.status == 200
     assert blocking.threads == {"runqy-reserved_0", "runqy-reserved_1"}
+
+
+@contextmanager
+def no_new_threads() -> Iterator[None]:
+    """Let no thread be started: none has room for such a stack."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_a_thread_that_cannot_be_started_costs_only_its_request() -> None:
+    blocking = Blocking()
+    blocking.may_go_on.set()
+
+    with serve(build(blocking, django=executor(queue_timeout_s=0.2))) as client:
+        with no_new_threads():
+            refused = [client.ask(GET) for _ in range(3)]
+        began_late = blocking.running
+        replies = [client.ask(GET) for _ in range(3)]
+
+    assert [(reply.status, reply.code) for reply in refused] == [(503, "server_busy")] * 3
+    assert [reply.status for reply in replies] == [200] * 3
+    assert (began_late, blocking.running) == (0, 3)  # what was refused does not run later
 
 
 def test_a_thread_is_busy_until_its_function_returns_even_if_the_client_disconnected() -> None:

@@ -39,7 +39,7 @@ class BoundedExecutor:
         self._refused, self._log_at_s = 0, 0.0
 
     async def start(self, function: Callable[[], T]) -> Future[T]:
-        """Start a function on a thread as soon as one is free. Raise ServerBusy if none is free in time.
+        """Start a function on a thread as soon as one is free. Raise ServerBusy if none is, or can be started, in time.
 
         The thread counts as busy until the function returns, even if the caller is cancelled.
         """
@@ -47,10 +47,16 @@ class BoundedExecutor:
             await self._queue()
         else:
             await self._free.acquire()
+        started: Future[T] = Future()
         loop = asyncio.get_running_loop()
-        started = self.pool.submit(function)
         # Called on the pool's thread: asyncio's semaphore may be released on the loop only.
         started.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
+        try:
+            self.pool.submit(_run, started, function)
+        except (RuntimeError, MemoryError) as error:  # no thread can be started, or the process ends
+            # The pool has queued the call before that, and another thread may have begun it.
+            if started.cancel():
+                raise self._refuse(str(error)) from error
         return started
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -69,14 +75,26 @@ class BoundedExecutor:
         finally:
             self._queued -= 1
 
-    def _refuse(self) -> ServerBusy:
+    def _refuse(self, reason: str = "") -> ServerBusy:
         self._refused += 1
         # Logged at most once a second: under load each request would write a line.
         now_s = clock.monotonic_s()
         if now_s >= self._log_at_s:
-            log.warning("executor_busy", executor=self.name, queued=self._queued, refused=self._refused)
+            log.warning("executor_busy", executor=self.name, queued=self._queued, refused=self._refused, error=reason)
             self._refused, self._log_at_s = 0, now_s + 1
         return ServerBusy()
+
+
+def _run(started: Future[T], function: Callable[[], T]) -> None:
+    """Run a function on a thread, unless it was cancelled before."""
+    if not started.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001 (raised where the future is awaited)
+        started.set_exception(error)
+    else:
+        started.set_result(result)
 
 
 def make_reserved_executors(limits: Mapping[str, int]) -> dict[str, BoundedExecutor]:

@@ -1,11 +1,25 @@
 """Request heads: complete in time, of bounded size, and with one meaning."""
 
 import json
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from runqy.server.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES, HttpProtocol
-from tests.dataplane.servers import Client, build, echo, parse, receive_all, receive_reply, receive_until, serve, split
+from tests.dataplane.servers import (
+    Client,
+    QuickProtocol,
+    build,
+    echo,
+    parse,
+    receive_all,
+    receive_reply,
+    receive_until,
+    serve,
+    split,
+)
 from tests.support.waiting import wait_until
 
 HEAD = "GET /seen HTTP/1.1\r\nHost: x\r\n"
@@ -33,6 +47,27 @@ def test_a_second_head_on_a_connection_has_its_deadline_too(impatient_client: Cl
         reply = parse(receive_all(connection))
 
     assert reply.code == "request_timeout"
+
+
+def test_a_head_behind_requests_in_progress_has_no_deadline_until_it_is_read() -> None:
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        began.set()
+        assert may_go_on.wait(60)
+        return echo(environ, start_response)
+
+    with serve(build(application), QuickProtocol) as client:
+        connection = client.connect(f"{HEAD}\r\n")
+        assert began.wait(60)
+        # The server stops reading at the second request, and has the beginning of the third one.
+        connection.sendall(f"{HEAD}\r\nGET /th".encode())
+        assert client.ask_at_once("G").status == 408  # as long as a head may take has passed
+        may_go_on.set()
+        connection.sendall(b"ird HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        replies = split(receive_all(connection))
+
+    assert [json.loads(reply.body)["PATH_INFO"] for reply in replies] == ["/seen", "/seen", "/third"]
 
 
 def test_an_idle_connection_is_kept_after_a_response(impatient_client: Client) -> None:

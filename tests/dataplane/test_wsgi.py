@@ -109,6 +109,55 @@ def test_a_stream_is_closed_when_its_client_disconnects() -> None:
         assert chunks.is_closed.wait(30)
 
 
+def test_a_stream_whose_request_was_cancelled_before_its_head_is_closed() -> None:
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def make() -> Iterator[bytes]:
+        began.set()
+        assert may_go_on.wait(30)
+        while True:
+            yield b"x" * PIPE_BYTES
+
+    chunks = Chunks(make())
+    with serve(build(chunks)) as client:
+        client.connect("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert began.wait(30)
+        assert client.loop is not None
+        for task in client.server.server_state.tasks:  # as uvicorn does when it has stopped for too long
+            client.loop.call_soon_threadsafe(task.cancel)
+        wait_until(lambda: not client.server.server_state.tasks)
+        may_go_on.set()
+        assert chunks.is_closed.wait(30)
+
+
+def test_a_stream_that_nobody_reads_is_closed() -> None:
+    is_held, may_go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_held.set()
+        may_go_on.wait(30)
+
+    def make() -> Iterator[bytes]:
+        yield b"x" * PIPE_BYTES
+        # The next one finds no room. The server learns of the stream only when the thread waits for some.
+        threading.Timer(0.05, may_go_on.set).start()
+        while True:
+            yield b"x"
+
+    def application(environ: dict[str, Any], start_response: StartResponse) -> Chunks:
+        assert client.loop is not None
+        client.loop.call_soon_threadsafe(hold)
+        assert is_held.wait(30)
+        return chunks(environ, start_response)
+
+    chunks = Chunks(make())
+    with serve(build(application)) as client:
+        reply = client.ask("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert chunks.is_closed.wait(30)
+
+    assert reply.status == 200
+
+
 def test_a_request_that_waits_ends_when_its_client_disconnects() -> None:
     began = threading.Event()
 

@@ -146,6 +146,8 @@ class WsgiCall:
 
     def _set(self, response: Response | StreamingResponse | None, error: BaseException | None) -> None:
         if self.response.done():  # the request was cancelled
+            if self._pipe is not None:
+                self._pipe.close()  # nobody reads what the thread writes, which would block for ever
             return
         if response is not None:
             self.response.set_result(response)
@@ -202,8 +204,12 @@ class ChunkPipe:
             raise self._error
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
-        """Stop the thread: the client has disconnected or received everything."""
+    def close(self) -> None:
+        """Stop the thread: nobody reads any more."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
+
+    async def aclose(self) -> None:
+        """Stop the thread: the client has disconnected or received everything."""
+        self.close()

@@ -55,6 +55,11 @@ class _Awaited:
     is_polled: bool = False
     batch: Batch | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the first read succeeded. A row that cannot be read must not fail the reads of the others."""
+        return self.first_read.done() and not self.first_read.cancelled() and self.first_read.exception() is None
+
 
 class BatchWaiters:
     """The clients of a process that wait for batches. They count as those that wait for tasks."""
@@ -83,7 +88,7 @@ class BatchWaiters:
         except BaseException:
             waiter.leave()
             raise
-        self.waiters.keep_running("batches", self._poll)
+        self.waiters.keep_running("batches", self._poll, BatchWaiter)
         return waiter
 
     def discard(self, waiter: BatchWaiter) -> None:
@@ -98,7 +103,7 @@ class BatchWaiters:
     async def _poll(self) -> None:
         while self._awaited:
             await asyncio.sleep(POLL_S)
-            read = {batch_id: awaited for batch_id, awaited in self._awaited.items() if awaited.first_read.done()}
+            read = {batch_id: awaited for batch_id, awaited in self._awaited.items() if awaited.is_read}
             if not read:  # all clients have left meanwhile
                 continue
             try:

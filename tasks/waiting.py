@@ -15,7 +15,7 @@ from runqy.broker.pubsub import TaskEndSubscriber
 from runqy.broker.tasks.chunks import TaskChunks
 from runqy.broker.tasks.reader import TaskLocation, TaskStatus, read_statuses
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, TaskNotFound, TooManyWaiters
+from runqy.errors import BrokerUnavailable, InternalError, KeyRequired, RunqyError, TaskNotFound, TooManyWaiters
 from tasks.queries import get_task, read_task_chunks
 
 T = TypeVar("T")
@@ -82,6 +82,7 @@ class Waiter:
         self.status: Any = None
         self._waiters = waiters
         self._woken = asyncio.Event()
+        self._error: Exception | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -90,7 +91,7 @@ class Waiter:
     async def wait(self, timeout_s: float) -> bool:
         """Return True when there may be something new, the process drains, or the client's key is no longer accepted.
 
-        Return False after `timeout_s`. Raise ClientDisconnected.
+        Return False after `timeout_s`. Raise ClientDisconnected, and InternalError if nothing wakes it any more.
         """
         if self.is_draining:
             return True
@@ -100,10 +101,17 @@ class Waiter:
         except TimeoutError:
             return False
         self._woken.clear()
+        if self._error is not None:
+            raise InternalError(reason=repr(self._error)) from self._error
         return True
 
     def wake(self) -> None:
         self._woken.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error."""
+        self._error = error
+        self.wake()
 
     def leave(self) -> None:
         """End the wait. Ignored if it has ended."""
@@ -172,7 +180,7 @@ class ResultWaiters:
         """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
         `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked or changed, or has
-        expired, ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable.
+        expired, ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable, InternalError.
         """
         if self.is_draining:
             return await self.read(task_id, client)
@@ -203,7 +211,7 @@ class ResultWaiters:
         """Return a task that was just enqueued, like `wait_for_end`; None if waiting is not possible."""
         try:
             return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
-        except (TooManyWaiters, BrokerUnavailable, TaskNotFound, KeyRequired):
+        except (TooManyWaiters, BrokerUnavailable, TaskNotFound, KeyRequired, InternalError):
             # Not an error for the client, which would enqueue the task again.
             return None
 
@@ -239,7 +247,7 @@ class ResultWaiters:
             if not self._is_subscribing:
                 self._is_subscribing = True  # before the await, in which another waiter may come here
                 await self._subscriber.start()
-            self.keep_running("polls", self._poll)
+            self.keep_running("polls", self._poll, TaskWaiter)
             await self._subscriber.watch(task_id)
         except BaseException:
             waiter.leave()
@@ -253,12 +261,26 @@ class ResultWaiters:
         self.active.add(waiter)
         self._client_counts[client.id] += 1
         self._thread_count += client.holds_thread
-        self.keep_running("checks", self._check_clients)
+        self.keep_running("checks", self._check_clients, Waiter)
 
-    def keep_running(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a background function, unless it runs. It ends when it has nothing to do, or when this is closed."""
+    def keep_running(
+        self, name: str, function: Callable[[], Coroutine[Any, Any, None]], needed_by: type[Waiter]
+    ) -> None:
+        """Start a background function, unless it runs. It ends when it has nothing to do, or when this is closed.
+
+        If it fails, so do the waiters of the type that needs it; the next one starts it again.
+        """
         if name not in self._background or self._background[name].done():
-            self._background[name] = asyncio.create_task(function())
+            self._background[name] = asyncio.create_task(self._run(function, needed_by))
+
+    async def _run(self, function: Callable[[], Coroutine[Any, Any, None]], needed_by: type[Waiter]) -> None:
+        try:
+            await function()
+        except Exception as error:  # a bug is logged, and must not leave clients without what wakes them
+            log.exception("background_task_failed", task=getattr(function, "__qualname__", ""))
+            for waiter in self.active:
+                if isinstance(waiter, needed_by):
+                    waiter.fail(error)
 
     def discard(self, waiter: Waiter) -> bool:
         """Remove a waiter. Return False if it was removed before."""

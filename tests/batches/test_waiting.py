@@ -134,6 +134,36 @@ def test_clients_that_wait_for_one_batch_share_a_query(
     assert all(ids == [batch_id] for ids in reads)
 
 
+def test_clients_learn_that_a_read_failed_unexpectedly_and_the_next_ones_are_read_again(
+    steps: Steps,
+    batch_id: str,
+    waiters: ResultWaiters,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_fail, read = threading.Event(), waiting._read  # noqa: SLF001 (fails once, then is called)
+
+    def read_or_fail(ids: list[str]) -> dict[str, Batch]:
+        if may_fail.is_set():
+            may_fail.clear()
+            raise ZeroDivisionError
+        return read(ids)
+
+    monkeypatch.setattr(waiting, "_read", read_or_fail)
+    waited = start(threads, f"/batches/{batch_id}?wait={LONG_S}")
+    followed = threads.submit(lambda: read_events(batch_id))
+    wait_until(lambda: have_read(waiters, 2))
+    may_fail.set()
+    failed, events = waited.result(), followed.result()
+    again = start(threads, f"/batches/{batch_id}?wait={LONG_S}")
+    wait_until(lambda: have_read(waiters, 1))
+    end(steps)
+
+    assert (failed.status_code, problem(failed)["code"]) == (500, "internal")
+    assert [event.name for event in events] == ["progress"]  # its client connects again
+    assert again.result().status_code == 200
+
+
 def test_a_client_follows_the_counts_until_the_end(
     steps: Steps, batch_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:

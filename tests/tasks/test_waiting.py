@@ -35,6 +35,7 @@ from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
+from tests.support.redis_client import redis_of
 from tests.support.result_waiters import drain, limited_waiters
 from tests.support.tasks import put, take_one
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -283,6 +284,38 @@ def test_a_wait_without_a_time_has_the_maximum_time(
 
     assert (response.result(timeout=PATIENCE_S).status_code, info(response.result())["result"]) == (200, 1)
     assert response.result()["Preference-Applied"] == "wait=300"
+
+
+def test_clients_learn_that_a_poll_failed_unexpectedly_and_the_next_ones_are_polled_again(
+    *,
+    client: ApiClient,
+    task_id: str,
+    waiters: ResultWaiters,
+    threads: ThreadPoolExecutor,
+    single_broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_fail, read = threading.Event(), waiting.read_statuses
+
+    def read_or_fail(locations: Any) -> Any:
+        if may_fail.is_set():
+            may_fail.clear()
+            raise ZeroDivisionError
+        return read(locations)
+
+    monkeypatch.setattr(waiting, "read_statuses", read_or_fail)
+    monkeypatch.setattr(waiting, "POLL_S", 0.02)
+    waited = start_wait(threads, client, f"/queue/{task_id}?wait=120", waiters)
+    enqueued = threads.submit(client.post, "/queue/add?wait=120", {"queue": "simple", "data": {}})
+    wait_until(lambda: waiting_count(waiters) == 2)
+    may_fail.set()
+    failed, accepted = waited.result(PATIENCE_S), enqueued.result(PATIENCE_S)
+    again = start_wait(threads, client, f"/queue/{task_id}?wait=120", waiters)
+    redis_of(single_broker).delete(QueueKeys("simple").task(task_id))  # nothing is published
+
+    assert (failed.status_code, problem(failed)["code"]) == (500, "internal")
+    assert (accepted.status_code, info(accepted)["state"]) == (202, "pending")  # the task is stored
+    assert again.result(PATIENCE_S).status_code == 404
 
 
 def test_a_client_can_request_not_to_wait(client: ApiClient, task_id: str) -> None:

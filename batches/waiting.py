@@ -3,19 +3,24 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import Error, connections
 
 from batches.models import Batch
 from batches.queries import is_allowed
+from runqy.api.exceptions import as_runqy_error
 from runqy.audit.actors import Actor, ActorKind
+from runqy.core.concurrency.executors import BoundedExecutor
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import BatchNotFound, DatabaseUnavailable, KeyRequired
+from runqy.errors import BatchNotFound, DatabaseUnavailable, KeyRequired, RunqyError
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient
 
 POLL_S = 1.0
 """How often the rows of all awaited batches are read."""
+READ_TIMEOUT_S = 4.0
+"""How long a read may take, with its wait for a thread. A thread that the database does not answer stays busy."""
+READ_THREADS = 4
 
 
 class BatchWaiter(Waiter):
@@ -67,18 +72,20 @@ class BatchWaiters:
     def __init__(self, waiters: ResultWaiters) -> None:
         self.waiters = waiters
         self._awaited: dict[str, _Awaited] = {}
+        # All that may wait, and the poll, may queue for a thread.
+        self._executor = BoundedExecutor("batches", threads=READ_THREADS, queue_size=waiters.limits.total + 1)
         self._failures = FailureLog("batches_read")
 
     async def add(self, batch_id: str, *, client: WaitingClient, follows: bool = False) -> BatchWaiter:
         """Return a waiter that has read the batch, at most POLL_S ago. The caller must call its `leave`.
 
-        Raise TooManyWaiters, BatchNotFound, DatabaseUnavailable.
+        Raise TooManyWaiters, BatchNotFound, DatabaseUnavailable, ServerBusy.
         """
         waiter = BatchWaiter(self, batch_id, client, follows=follows)
         self.waiters.enter(waiter)
         awaited = self._awaited.get(batch_id)
         if awaited is None:
-            awaited = self._awaited[batch_id] = _Awaited(asyncio.create_task(_read_one(batch_id)))
+            awaited = self._awaited[batch_id] = _Awaited(asyncio.create_task(self._read_one(batch_id)))
         awaited.waiters.add(waiter)
         try:
             first = await asyncio.shield(awaited.first_read)  # of all that come meanwhile
@@ -107,8 +114,8 @@ class BatchWaiters:
             if not read:  # all clients have left meanwhile
                 continue
             try:
-                found = await asyncio.to_thread(_read, list(read))
-            except DatabaseUnavailable as error:
+                found = await self._read(list(read))
+            except RunqyError as error:
                 self._failures.record("batches_not_read", key=error.code, error=str(error))
                 continue
             self._failures.record_success()
@@ -117,17 +124,27 @@ class BatchWaiters:
                 for waiter in awaited.waiters:
                     waiter.show(awaited.batch)
 
+    async def _read_one(self, batch_id: str) -> Batch | None:
+        return (await self._read([batch_id])).get(batch_id)
 
-async def _read_one(batch_id: str) -> Batch | None:
-    return (await asyncio.to_thread(_read, [batch_id])).get(batch_id)
+    async def _read(self, ids: Sequence[str]) -> dict[str, Batch]:
+        """Return batches by id. Raise DatabaseUnavailable, ServerBusy."""
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await self._executor.run(partial(_read, ids))
+        except TimeoutError as error:
+            raise DatabaseUnavailable("The database did not respond in time.") from error
 
 
 def _read(ids: Sequence[str]) -> dict[str, Batch]:
     """Return batches by id, on a thread that keeps no connection. Raise DatabaseUnavailable."""
     try:
         return Batch.objects.defer("callback_request").in_bulk(ids)
-    except (OperationalError, InterfaceError) as error:
-        raise DatabaseUnavailable from error
+    except Error as error:
+        known = as_runqy_error(error)
+        if known is None:
+            raise
+        raise known from error
     finally:
         connections.close_all()
 
@@ -142,7 +159,7 @@ async def wait_for_batch(waiters: ResultWaiters, batch_id: str, *, client: Waiti
     """Return when a batch has ended, after `timeout_s`, or when the process drains.
 
     Raise BatchNotFound, also when it is deleted meanwhile, KeyRequired soon after the client's key was revoked or
-    changed, ClientDisconnected, TooManyWaiters, DatabaseUnavailable.
+    changed, ClientDisconnected, TooManyWaiters, DatabaseUnavailable, ServerBusy, InternalError.
     """
     if waiters.is_draining:
         return

@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from django.db import connection
 
+from runqy.accounts.identities import generate_key
+from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.core.api_keys import Role
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
 from tests.faults.servers import StartWeb
 from tests.support import environment
@@ -25,6 +29,7 @@ from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.maintenance import start_maintenance
 from tests.support.maintenance_duties import KEYS, put
 from tests.support.postgresql import PostgresqlServer, find_programs
+from tests.support.processes import get_children, paused
 from tests.support.redis_client import redis_of
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
@@ -98,6 +103,41 @@ def check_going_on(client: KeptConnection) -> None:
     assert max(map(statistics.median, zip(*took_s, strict=True))) < SOON_S, took_s
 
 
+WAITS: list[Send] = [("GET", f"/batches/{UUID(int=number)}?wait=60", b"") for number in range(HANGING)]
+"""Each reads a batch of its own."""
+MANY_WAITERS = {"RUNQY_MAX_WAITERS": str(2 * HANGING), "RUNQY_AUTH_FAILURE_LIMIT": "off"}
+
+
+def check_unknown_names(client: KeptConnection, key: str, waits: list[Reply]) -> None:
+    """Check, until all waits are over, that enqueueing with what a server has to look for goes on.
+
+    `key` was made in another process a moment ago.
+    """
+    unknown_queue = ("POST", "/queue/add", b'{"queue":"nowhere","data":{}}')
+    new, wrong = ({"Authorization": f"Bearer {each}"} for each in (key, generate_key()))
+    while len(waits) < HANGING:
+        assert client.send(*unknown_queue, **wrong).code == "unauthorized"
+        assert client.send(*unknown_queue, **new).code == "queue_not_found"
+        assert client.send(*ENQUEUE, **new).status == 200
+
+
+@contextmanager
+def locked_for_readers(database: str) -> Iterator[None]:
+    """Hold the locks that a process holds while it recovers SQLite's log, as if it hung."""
+    hold = (
+        "import fcntl, sys; file = open(f'{sys.argv[1]}-shm', 'r+b'); "
+        "fcntl.lockf(file, fcntl.LOCK_EX, 5, 123); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, database]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        try:
+            yield
+        finally:
+            holder.communicate()
+
+
 def read_status_of_database(client: KeptConnection) -> str:
     """Return what the readiness check finds of the database."""
     checks = client.send("GET", "/readyz?verbose").content["checks"]
@@ -130,6 +170,21 @@ def test_a_locked_sqlite_file_stops_no_task(start_web: StartWeb, connect: Connec
 
     check_refused(replies, {"database_unavailable", "server_busy"})
     assert client.send(*CREATE_VAULT).status == 201
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="another database is tested")
+def test_waits_for_batches_of_a_locked_sqlite_file_delay_no_other_request(
+    start_web: StartWeb, connect: Connect
+) -> None:
+    web = start_web(environment.SERVER.url, **THREADS, **MANY_WAITERS)
+    client = connect(web)
+    key = create_api_key(name="new", role=Role.CLIENT).plain
+
+    with locked_for_readers(str(connection.settings_dict["NAME"])), hanging(web, *WAITS) as replies:
+        check_unknown_names(client, key, replies)
+
+    check_refused(replies, {"database_unavailable"})
+    assert client.send(*WAITS[0]).status == 404
 
 
 def test_a_damaged_sqlite_file_is_named_with_what_to_do(start_web: StartWeb, connect: Connect, tmp_path: Path) -> None:
@@ -190,6 +245,24 @@ def test_a_database_that_hangs_stops_no_task_and_is_used_again(
     wait_until(lambda: client.send(*VAULTS).status == 200)
     wait_until(lambda: read_status_of_database(client) == "ok")
     network.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed")
+def test_waits_for_batches_of_a_stopped_database_delay_no_other_request(
+    start_web: StartWeb, connect: Connect, postgresql: PostgresqlServer
+) -> None:
+    variables = {"DATABASE_URL": postgresql.url} | THREADS | MANY_WAITERS
+    web, other = (start_web(environment.SERVER.url, **variables) for _ in range(2))
+    client = connect(web)
+    assert client.send(*SAVE_QUEUE).status == 201
+    key = connect(other).send("POST", "/api/keys", b'{"name":"new","role":"client"}').content["key"]
+
+    with paused(postgresql.pid, *get_children(postgresql.pid)), hanging(web, *WAITS) as replies:
+        check_unknown_names(client, key, replies)
+
+    check_refused(replies, {"database_unavailable"})
+    wait_until(lambda: client.send(*WAITS[0]).status == 404)
 
 
 @pytest.mark.postgresql

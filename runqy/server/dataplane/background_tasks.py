@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 from django.db import connections
@@ -12,14 +13,17 @@ from runqy.accounts.identities import write_uses
 from runqy.broker.async_broker import AsyncBroker
 from runqy.configuration import snapshot
 from runqy.configuration.snapshot import Snapshot, get_cache
+from runqy.core.concurrency.executors import BoundedExecutor
 from runqy.core.telemetry.failure_log import FailureLog
-from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, ServerBusy
 
 FLUSH_EVERY_S = 5.0
 MEASURE_CLOCK_EVERY_S = 5.0
 CHECK_CLOCK_EVERY_S = 0.5
 EXTRA_REFRESH_EVERY_S = 1.0
 """The minimum interval of refreshes for names that are not in the snapshot: any client can send such names."""
+EXTRA_REFRESH_WAIT_S = 1.0
+"""How long a request waits for such a refresh, even if its thread does not get on."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +33,8 @@ class BackgroundTasks:
 
     def __init__(self, broker: AsyncBroker) -> None:
         self._broker = broker
-        self._refreshing: asyncio.Future[object] | None = None
+        self._executor = BoundedExecutor("refresh", threads=1)
+        self._refreshing: asyncio.Task[None] | None = None
         self._last_extra_s = float("-inf")
         self._clock_failures = FailureLog("clock_measured")
 
@@ -37,7 +42,7 @@ class BackgroundTasks:
     async def running(self) -> AsyncIterator[None]:
         """Load the snapshot, and run the tasks until the block ends."""
         snapshot.start_polling()
-        await asyncio.to_thread(_refresh, snapshot.get_snapshot)
+        await self._executor.run(partial(_refresh, snapshot.get_snapshot))
         loops = (
             (self._flush_key_uses, FLUSH_EVERY_S),
             (self._measure_clock, MEASURE_CLOCK_EVERY_S),
@@ -56,22 +61,24 @@ class BackgroundTasks:
     async def refresh_for_unknown(self) -> bool:
         """Refresh for a name that is not in the snapshot; return whether the snapshot changed.
 
-        Concurrent requests share one refresh. It takes at most UNKNOWN_WAIT_S.
+        Concurrent requests share one refresh, which takes UNKNOWN_WAIT_S at most.
         """
         before = None if get_cache().is_empty else get_cache().current()
         if self._refreshing is None:
             if clock.monotonic_s() - self._last_extra_s < EXTRA_REFRESH_EVERY_S:
                 return False
             self._last_extra_s = clock.monotonic_s()
-            loop = asyncio.get_running_loop()
-            self._refreshing = loop.run_in_executor(None, _refresh, snapshot.get_newest)
-            self._refreshing.add_done_callback(self._end_refresh)
+            self._refreshing = asyncio.create_task(self._refresh_newest())
         # Not awaited directly: a request that is cancelled would cancel the refresh that others wait for.
-        await asyncio.wait([self._refreshing])
+        await asyncio.wait([self._refreshing], timeout=EXTRA_REFRESH_WAIT_S)
         return not get_cache().is_empty and get_cache().current() is not before
 
-    def _end_refresh(self, _: "asyncio.Future[object]") -> None:
-        self._refreshing = None
+    async def _refresh_newest(self) -> None:
+        try:
+            with suppress(ServerBusy):
+                await self._executor.run(partial(_refresh, snapshot.get_newest))
+        finally:
+            self._refreshing = None
 
     async def _flush_key_uses(self) -> None:
         await write_uses(self._broker)

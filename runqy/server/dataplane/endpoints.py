@@ -134,7 +134,10 @@ class HotEndpoints:
         return None
 
     async def _wait_for_batch(self, batch_id: str, request: ParsedRequest) -> Response:
-        """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait."""
+        """Wait for a batch where that costs no thread. Django responds, also to a client that must not wait.
+
+        An error of the server is the response itself.
+        """
         try:
             wait = parse_wait(request.query.get("wait"), request.headers)
             identity = accept_key(presented_key(request.headers)) if wait.seconds else None
@@ -149,7 +152,15 @@ class HotEndpoints:
             finally:
                 self.in_flight -= 1
         except RunqyError as error:
-            raise PassToDjango from error
+            if error.status < 500:
+                raise PassToDjango from error
+            # Django would read the batch again, on a thread of all others.
+            log_unavailable(error)
+            response = problem_response(error)
+            response.headers += self._batch_route.allow
+            response.headers += shared_headers(request.scope["scheme"], request.headers.get("Origin", ""))
+            _observe(request, self._batch_route.template, response.status)
+            return response
         raise PassToDjango
 
     async def _respond(

@@ -176,11 +176,20 @@ class ResultWaiters:
         # The polls and the checks of clients. They run while there are waiters.
         self._background: dict[str, asyncio.Task[None]] = {}
 
-    async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
+    async def wait_for_end(
+        self,
+        task_id: str,
+        *,
+        queue: str,
+        client: WaitingClient,
+        timeout_s: float,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> TaskRecord:
         """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
-        `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked or changed, or has
-        expired, ClientDisconnected, TooManyWaiters, TaskNotFound, BrokerUnavailable, InternalError.
+        `queue` is its Redis queue. `on_wait` is called when the wait begins, if it does. Raise KeyRequired soon after
+        the client's key was revoked or changed, or has expired, ClientDisconnected, TooManyWaiters, TaskNotFound,
+        BrokerUnavailable, InternalError.
         """
         if self.is_draining:
             return await self.read(task_id, client)
@@ -189,6 +198,7 @@ class ResultWaiters:
         waiter = await self.add(task_id, queue=queue, client=client)
         waiter.wake()  # the task may have ended before it was watched
         try:
+            on_wait()
             while True:
                 is_over = not await waiter.wait(deadline_s - loop.time()) or self.is_draining
                 if not client.is_accepted():
@@ -206,11 +216,17 @@ class ResultWaiters:
             waiter.leave()
 
     async def wait_for_queued(
-        self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float
+        self,
+        task_id: str,
+        *,
+        queue: str,
+        client: WaitingClient,
+        timeout_s: float,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> TaskRecord | None:
         """Return a task that was just enqueued, like `wait_for_end`; None if waiting is not possible."""
         try:
-            return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
+            return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s, on_wait=on_wait)
         except (TooManyWaiters, BrokerUnavailable, TaskNotFound, KeyRequired, InternalError):
             # Not an error for the client, which would enqueue the task again.
             return None

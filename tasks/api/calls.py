@@ -122,7 +122,7 @@ async def _wait(waiting: Coroutine[Any, Any, Any]) -> Any:
     return await waiting
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, kw_only=True):
     """A request of an authenticated client, as the coroutine of a hot route gets it from either plane."""
 
     identity: Identity
@@ -131,6 +131,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     query: Mapping[str, str]
     """The last value of each parameter."""
     body: bytes = b""
+    release: Callable[[], None] = lambda: None
+    """Release the memory that the server has reserved for the body."""
     is_head: bool = False
     """The response has no body: nothing waits for one."""
     holds_thread: bool = False
@@ -138,6 +140,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """`WaitingClient.until_disconnect` of a client that holds a thread."""
     wait: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]] = _wait
     """Run a coroutine of ResultWaiters on their event loop. Raise ClientDisconnected, and its errors."""
+
+    def release_body(self) -> None:
+        """Drop the body, which is not needed any more, and release its memory."""
+        self.body = b""
+        self.release()
 
     def waiting_client(self, *, wants_payload: bool = True) -> WaitingClient:
         """Return the client that waits, identified by the key in the headers of its request."""

@@ -38,12 +38,26 @@ async def enqueue(broker: AnyBroker, waiters: ResultWaiters, call: Call) -> Resu
             headers=trace_headers(traceparent),
             idempotency_key=key,
         )
-    awaited = None
+    awaited, has_unique_key = None, bool(task.unique_key)
     if wait.seconds:
-        record, client = enqueued.record, call.waiting_client()
-        waiting = waiters.wait_for_queued(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
-        awaited = await call.wait(waiting)
-    return Result(enqueue_response(enqueued, task, awaited), *enqueue_head(enqueued, awaited, wait))
+        del task
+
+        def release_body() -> None:
+            nonlocal enqueued
+            call.release_body()  # thousands may wait, and their payloads may be large
+            enqueued = msgspec.structs.replace(enqueued, record=enqueued.record.without_payload())
+
+        awaited = await call.wait(
+            waiters.wait_for_queued(
+                enqueued.record.id,
+                queue=enqueued.record.queue,
+                client=call.waiting_client(),
+                timeout_s=wait.seconds,
+                on_wait=release_body,
+            )
+        )
+    response = enqueue_response(enqueued, awaited, has_unique_key=has_unique_key)
+    return Result(response, *enqueue_head(enqueued, awaited, wait))
 
 
 async def enqueue_batch(broker: AnyBroker, waiters: ResultWaiters, call: Call) -> Result:

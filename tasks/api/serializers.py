@@ -13,7 +13,6 @@ from runqy.api.query_parameters import ChoiceParameter, FlagParameter, LimitPara
 from runqy.api.schema import name_members
 from runqy.api.serializers import BodySerializer, StructSerializer
 from runqy.broker.states import TaskState
-from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.record import TaskRecord
 from runqy.core.formats.timestamps import format_ns, format_s
 from tasks import payloads
@@ -162,9 +161,11 @@ def task_detail(record: TaskRecord) -> TaskDetail:
     )
 
 
-def enqueue_response(enqueued: EnqueuedTask, requested: NewTask, awaited: TaskRecord | None = None) -> EnqueueResponse:
+def enqueue_response(
+    enqueued: EnqueuedTask, awaited: TaskRecord | None = None, *, has_unique_key: bool
+) -> EnqueueResponse:
     """Return the response about an enqueued task, in its state after a wait if there was one."""
-    existing = enqueued.is_existing if requested.unique_key else msgspec.UNSET
+    existing = enqueued.is_existing if has_unique_key else msgspec.UNSET
     record = awaited or enqueued.record
     is_new = not enqueued.is_replayed and not record.state.is_final
     return EnqueueResponse(task_info(record), existing, _warnings(enqueued.warnings if is_new else ()))

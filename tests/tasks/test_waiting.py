@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -32,6 +33,7 @@ from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop, waiter_limits
 from tests.api import planes
 from tests.api.client import ApiClient, Response, problem
+from tests.support.data_plane import DataPlane
 from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
@@ -316,6 +318,34 @@ def test_clients_learn_that_a_poll_failed_unexpectedly_and_the_next_ones_are_pol
     assert (failed.status_code, problem(failed)["code"]) == (500, "internal")
     assert (accepted.status_code, info(accepted)["state"]) == (202, "pending")  # the task is stored
     assert again.result(PATIENCE_S).status_code == 404
+
+
+def test_a_client_that_waits_keeps_no_memory_for_its_body(
+    threads: ThreadPoolExecutor, queues: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.RUNQY_MAX_BODY_SIZE, size, count = 1 << 20, 900_000, 8  # there is room for five
+    body, patient = {"queue": "simple", "data": "x" * size}, create_api_key(name="patient", role="client")
+    plane = DataPlane()
+    monkeypatch.setattr(planes, "data_plane", plane)
+    waiters = get_waiting_loop().waiters
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        waits = []
+        for number in range(count):
+            waits.append(threads.submit(ApiClient(patient.plain).post, "/queue/add?wait=120", body))
+            wait_until(lambda number=number: waiting_count(waiters) == number + 1)
+        kept = tracemalloc.get_traced_memory()[0] - before
+        accepted = ApiClient(ADMIN_KEY).post("/queue/add", body)
+        drain(waiters)
+        responses = [each.result(PATIENCE_S) for each in waits]
+    finally:
+        tracemalloc.stop()
+        plane.close()
+
+    assert accepted.status_code == 200
+    assert [(each.status_code, info(each)["payload"]) for each in responses] == [(202, "x" * size)] * count
+    assert kept < count * 1.5 * size  # the test's own
 
 
 def test_a_client_can_request_not_to_wait(client: ApiClient, task_id: str) -> None:

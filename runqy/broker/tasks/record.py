@@ -105,6 +105,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     def payload(self) -> bytes:
         return self.message.payload
 
+    def without_payload(self) -> "TaskRecord":
+        # A message frees the memory of a field only with its own.
+        kept = {field.name: value for field, value in self.message.ListFields() if field.name != "payload"}
+        return msgspec.structs.replace(self, message=TaskMessage(**kept), has_payload=False)
+
     @property
     def is_suspect(self) -> bool:
         """Whether it runs alone, to show whether it is what its processes died of."""

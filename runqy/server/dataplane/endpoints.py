@@ -206,6 +206,7 @@ class HotEndpoints:
                 identity=identity,
                 headers=headers,
                 body=await _read_body(request) if route.method == "POST" else b"",
+                release=request.body.release,
                 query=request.query,
                 wait=request.until_disconnect,
             )

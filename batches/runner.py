@@ -104,7 +104,7 @@ class BatchWork:
     def _run_batch(self, broker: Broker) -> bool:
         """Give the next batch of the next owner its turn. Return whether there was one."""
         now = broker.now()
-        due = Batch.objects.filter(busy_until__lte=now).exclude(pk__in=_failures.list_paused())
+        due = _failures.exclude_paused(Batch.objects.filter(busy_until__lte=now))
         due = due.order_by("owner", "busy_until").only("name", "owner", "busy_until")
         batch = due.filter(owner__gt=self._member_owner).first() or due.first()
         if batch is None:
@@ -147,7 +147,7 @@ class BatchWork:
     def _call_back(self, broker: Broker) -> bool:
         """Enqueue the next callbacks of the next owner that are due, each once. Return whether there were any."""
         due = Batch.objects.filter(callback_state=CallbackState.WAITING).order_by("owner", "created_at")
-        due = due.exclude(pk__in=_callback_failures.list_paused())
+        due = _callback_failures.exclude_paused(due)
         due = due.exclude(callback_queue__in=list(self._full_for_callbacks))
         owners = due.values_list("owner", flat=True)
         owner = owners.filter(owner__gt=self._callback_owner).first()
@@ -380,12 +380,11 @@ class LostMemberSearch:
         """
         has_enqueued = Exists(Member.objects.filter(batch=OuterRef("pk"), state=MemberState.ENQUEUED))
         following = Batch.objects.filter(has_enqueued, ended_at__isnull=True, pk__gt=self._after).order_by("pk")
-        batches = list(following[:BATCHES_MAX])
+        _failures.begin_pass()
+        batches = list(_failures.exclude_paused(following)[:BATCHES_MAX])
         self._after = batches[-1].pk if len(batches) == BATCHES_MAX else ""
         gone: dict[str, list[Member]] = {}
         for batch in batches:
-            if _failures.is_paused(batch.pk):
-                continue
             with _failures.isolate(batch.pk, name=batch.name):
                 if found := self._find_gone(broker, batch):
                     gone[batch.pk] = found
@@ -422,6 +421,7 @@ def close_abandoned_batches(broker: Broker) -> None:
     before = broker.now() - OPEN_FOR
     quiet = Q(added_at=None) | Q(added_at__lt=before)
     abandoned = Batch.objects.filter(quiet, is_closed=False, created_at__lt=before).order_by("created_at")
+    _failures.begin_pass()
     for batch_id in list(_failures.exclude_paused(abandoned).values_list("pk", flat=True)[:BATCHES_MAX]):
         with _failures.isolate(batch_id), transaction.atomic():
             batch = lock_batch(batch_id)

@@ -22,6 +22,7 @@ def continue_replacements(broker: Broker) -> bool:
     names = [name for name, found in workers.items() if any(worker.replacement for worker in found)]
     if not names:
         return False
+    _failures.begin_pass()
     for queue in _failures.exclude_paused(Queue.objects.filter(name__in=names)):
         with _failures.isolate(queue.pk, name=f"of {queue}", queue=queue.name):
             give_turns(broker, queue, workers[queue.name])

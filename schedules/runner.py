@@ -79,6 +79,7 @@ def run_schedules(broker: Broker) -> bool:
     if not Schedule.objects.filter(wake_at__lte=broker.now() + SOON).exists():
         return False
     until = clock.monotonic_s() + TICK_S
+    failures.begin_pass()
     while True:
         now = broker.now()
         due = failures.exclude_paused(Schedule.objects.filter(wake_at__lte=now)).order_by("wake_at")

@@ -62,6 +62,7 @@ def run_bulk_actions(broker: Broker) -> bool:
     until = clock.monotonic_s() + TICK_S
     if not _find_free().exists():
         return False
+    _failures.begin_pass()
     free = _failures.exclude_paused(_find_free())
     for number in list(free.order_by("id").values_list("pk", flat=True)[:100]):
         if clock.monotonic_s() >= until:

@@ -17,7 +17,7 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from runqy.broker.replies import replace_nul
-from runqy.maintenance.retention import ROWS_AT_ONCE
+from runqy.maintenance.retention import ROWS_AT_ONCE, exclude_paused
 from webhooks.models import ALERTS_OF_ENDPOINT, ERROR_MAX_LENGTH, UNDELIVERED, Delivery, Endpoint
 from webhooks.queries import get_endpoint_id, list_next_ids, to_column
 from webhooks.slots import DueTarget
@@ -229,7 +229,7 @@ def find_excess_deliveries() -> QuerySet[Delivery]:
         totals = waiting.aggregate(number=Count("pk"), size=Sum("body_bytes"))
         number, size = totals["number"], totals["size"] or 0
         if number > KEPT_MAX or size > KEPT_MAX_BYTES:
-            for pk, body_bytes in waiting.values_list("pk", "body_bytes")[:ROWS_AT_ONCE]:
+            for pk, body_bytes in exclude_paused(waiting).values_list("pk", "body_bytes")[:ROWS_AT_ONCE]:
                 if number <= KEPT_MAX and size <= KEPT_MAX_BYTES:
                     break
                 excess.append(pk)

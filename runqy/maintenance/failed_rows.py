@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
-from django.db.models import CharField, Exists, Model, OuterRef, QuerySet
-from django.db.models.functions import Cast
+from django.db.models import CharField, Exists, Model, OuterRef, QuerySet, Value
+from django.db.models.functions import Cast, Concat, Left
 from django.utils import timezone
 
 from runqy.broker.replies import replace_nul
@@ -71,19 +71,19 @@ class RowFailures:
         failed = self._failed.get(_to_key(key))
         return failed is not None and failed.paused_until > timezone.now()
 
-    def list_paused(self) -> list[str]:
-        return [key for key in self._failed if self.is_paused(key)]
-
     def list_known(self) -> list[str]:
         """Return those that this process knew at the end of its last pass, without reading them."""
         return list(self._known)
 
-    def exclude_paused(self, rows: QuerySet[M]) -> QuerySet[M]:
-        """Begin a pass, and leave out rows that are paused. Their keys are primary keys."""
-        self.begin_pass()
+    def exclude_paused(self, rows: QuerySet[M], *, prefix: str = "") -> QuerySet[M]:
+        """Leave out rows that are paused, before a page is taken of them: they would fill it, and stop those after it.
+
+        Their keys are primary keys after a prefix.
+        """
         if not self._failed:
             return rows
-        of_row = FailedRow.objects.filter(kind=self._kind, key=Cast(OuterRef("pk"), CharField()))
+        key = Left(Concat(Value(prefix), Cast(OuterRef("pk"), CharField())), _NAME_MAX_LENGTH)
+        of_row = FailedRow.objects.filter(kind=self._kind, key=key)
         return rows.exclude(Exists(of_row.filter(paused_until__gt=timezone.now())))
 
     @contextmanager

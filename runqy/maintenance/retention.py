@@ -1,7 +1,7 @@
 """Delete rows that are no longer kept. Each app registers what, and one duty deletes all of it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import Model, QuerySet
@@ -20,14 +20,22 @@ _Delete = Callable[[QuerySet[Any]], object]
 _registered: list[tuple[type[Model], _Find, _Delete]] = []
 _failures = RowFailures("retention")
 
+M = TypeVar("M", bound=Model)
+
 
 def register_retention(model: type[Model], find: _Find, delete: _Delete = QuerySet.delete) -> None:
     """Register which rows of a model are not kept.
 
     `find` returns them, and is called again for each ROWS_AT_ONCE of them. `delete` deletes some, in a transaction; of
-    these only the primary key is read: a column that cannot be read must not keep a row.
+    these only the primary key is read: a column that cannot be read must not keep a row. A `find` that takes a page of
+    rows applies `exclude_paused` to them first.
     """
     _registered.append((model, find, delete))
+
+
+def exclude_paused(rows: QuerySet[M]) -> QuerySet[M]:
+    """Leave out rows whose deletion raised not long ago."""
+    return _failures.exclude_paused(rows, prefix=_to_key(rows.model, ""))
 
 
 @register
@@ -51,9 +59,11 @@ def _delete_all(model: type[Model], find: _Find, delete: _Delete) -> None:
         with transaction.atomic():
             delete(model._default_manager.filter(pk__in=keys).only("pk"))
 
-    done: set[Any] = set()  # or left out, because their deletion raises
-    while keys := set(find().values_list("pk", flat=True)[:ROWS_AT_ONCE]) - done:
-        _failures.handle(list(keys), delete_rows, describe=lambda key: (f"{model.__name__} {key}",) * 2 + ("",))
-        done |= keys
+    while keys := list(exclude_paused(find()).values_list("pk", flat=True)[:ROWS_AT_ONCE]):
+        _failures.handle(keys, delete_rows, describe=lambda key: (_to_key(model, key),) * 2 + ("",))
         if len(keys) < ROWS_AT_ONCE or clock.monotonic_s() >= until_s:
             break
+
+
+def _to_key(model: type[Model], pk: object) -> str:
+    return f"{model.__name__} {pk}"

@@ -7,7 +7,7 @@ from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from alerts.models import Alert, QueueSnooze
+from alerts.models import SUBJECT_MAX_LENGTH, Alert, QueueSnooze
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.maintenance import retention
@@ -53,6 +53,54 @@ def test_rows_whose_deletion_raises_are_left_out_alone(single_broker: Broker, mo
 
     assert left() == ["odd"]
     assert [(row.kind, row.name) for row in FailedRow.objects.all()] == [("retention", f"Alert {odd}")]
+
+
+def test_pages_of_rows_whose_deletion_raises_keep_no_row_after_them(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_alerts(*(f"odd{number}" for number in range(5)), "a", "b", "c")
+    odd = set(Alert.objects.filter(subject__startswith="odd").values_list("pk", flat=True))
+    for key in odd:  # a row of another kind is not left out for its key
+        QueueSnooze.objects.create(queue=str(key), until=timezone.now())
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 2)
+
+    def delete(alerts: QuerySet[Alert]) -> None:
+        if odd.intersection(alert.pk for alert in alerts):
+            raise ValueError
+        alerts.delete()
+
+    register_retention(Alert, find_alerts, delete)
+    register_retention(QueueSnooze, QueueSnooze.objects.all)
+
+    RetentionRunner().run_tick(single_broker)
+    after_first = left()
+    add_alerts("d")
+    RetentionRunner().run_tick(single_broker)
+
+    assert after_first == left() == [f"odd{number}" for number in range(5)]
+    assert not QueueSnooze.objects.exists()
+    assert set(FailedRow.objects.values_list("key", "times")) == {(f"Alert {key}", 1) for key in odd}
+
+
+def test_a_row_whose_key_is_too_long_to_store_is_left_out_too(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["x" * SUBJECT_MAX_LENGTH, "y", "z"]
+    for queue in names:
+        QueueSnooze.objects.create(queue=queue, until=timezone.now())
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(clock, "monotonic_s", lambda: 0.0)
+
+    def delete(snoozes: QuerySet[QueueSnooze]) -> None:
+        if names[0] in [snooze.pk for snooze in snoozes]:
+            raise ValueError
+        snoozes.delete()
+
+    register_retention(QueueSnooze, lambda: QueueSnooze.objects.order_by("queue"), delete)
+
+    RetentionRunner().run_tick(single_broker)
+
+    assert list(QueueSnooze.objects.values_list("queue", flat=True)) == names[:1]
 
 
 def test_one_kind_of_rows_that_cannot_be_read_keeps_no_other(single_broker: Broker) -> None:

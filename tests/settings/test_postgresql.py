@@ -85,7 +85,7 @@ class TestQueuesVaultsAndWebhooks:
             *modules("alerts", "operations"),
             *modules("batches", "api life limits turns"),
             *modules("configuration", "publishing republishing"),
-            *modules("maintenance", "failed_rows"),
+            *modules("maintenance", "failed_rows retention"),
             *modules("queues", "deletion operations releases"),
             *modules("schedules", "odd_rows runner"),
             *modules("vaults", "access_log git_tokens rotation versions vaults"),

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from alerts.models import Alert
@@ -95,6 +96,26 @@ def test_the_oldest_of_too_much_is_dropped_and_counted(
     left = Delivery.objects.filter(endpoint_id=disabled.pk).order_by("pk").values_list("task_id", flat=True)
     assert ([*left], Delivery.objects.filter(endpoint_id=enabled.pk).count()) == (["2", "3", "4"], 5)
     assert [*Endpoint.objects.order_by("dropped").values_list("dropped", flat=True)] == [0, 2]
+
+
+def test_what_cannot_be_dropped_keeps_no_more_than_itself(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "KEPT_MAX", 3)
+    endpoint = add_endpoint(receiver).row
+    odd = {each.pk for each in add_messages(endpoint, "odd0", "odd1")}
+    add_messages(endpoint, *map(str, range(5)))
+    disable_failing_endpoint(endpoint.pk, REASON)
+
+    def drop(some: QuerySet[Delivery]) -> None:
+        if odd.intersection(each.pk for each in some):
+            raise ValueError
+        deliveries.drop_deliveries(some)
+
+    monkeypatch.setattr(retention, "_registered", [(Delivery, deliveries.find_excess_deliveries, drop)])
+    delete_old_rows(at_once=1)
+
+    assert [*Delivery.objects.order_by("pk").values_list("task_id", flat=True)] == ["odd0", "odd1", "4"]
 
 
 def test_what_is_kept_for_too_long_is_dropped_and_counted_until_it_is_enabled(receiver: Receiver) -> None:

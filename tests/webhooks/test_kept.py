@@ -98,9 +98,7 @@ def test_the_oldest_of_too_much_is_dropped_and_counted(
     assert [*Endpoint.objects.order_by("dropped").values_list("dropped", flat=True)] == [0, 2]
 
 
-def test_what_cannot_be_dropped_keeps_no_more_than_itself(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_dropped_keeps_no_more_than_itself(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliveries, "KEPT_MAX", 3)
     endpoint = add_endpoint(receiver).row
     odd = {each.pk for each in add_messages(endpoint, "odd0", "odd1")}

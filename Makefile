@@ -73,7 +73,7 @@ format: install  ## rewrite the code in the project's format
 docs: install  ## build the documentation site into site/; a broken link or anchor fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for a part, ARGS="no_ops --against COMMIT" for the worker beside that of a commit
+bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for a part, ARGS="http no_ops --against COMMIT" beside another commit
 	@$(BIN)/python -m tools.benchmarks $(ARGS)
 
 soak: install  ## faults and load, checked; MINUTES=, SEED= to repeat a run, ARGS="nemesis" or "history --rate 500" for a part

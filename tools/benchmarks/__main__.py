@@ -62,7 +62,9 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each load in a round")
-    parser.add_argument("--against", default=baseline.COMMIT, metavar="COMMIT", help="what no_ops compares with")
+    parser.add_argument(
+        "--against", default=baseline.COMMIT, metavar="COMMIT", help="what http and no_ops compare with"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

@@ -25,7 +25,7 @@ class Sampling:
     rounds: int
     seconds: float
     against: str
-    """The commit that the part `no_ops` compares with."""
+    """The commit that the parts `http` and `no_ops` compare with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

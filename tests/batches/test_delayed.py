@@ -4,6 +4,7 @@ import sys
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from batches import runner
 from batches.models import Batch, Member, MemberState, WaitingMembers
@@ -54,6 +55,24 @@ def test_lost_members_are_found_behind_many_open_batches(
         steps.find_lost()
 
     assert {member.state for member in Member.objects.all()} == {MemberState.LOST}
+
+
+def test_batches_that_are_paused_take_no_turn_in_the_search_for_lost_members(
+    client: ApiClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "BATCHES_MAX", 2)
+    *odd, good = sorted(create(client, count=1) for _ in range(3))
+    for _ in range(3):
+        steps.enqueue()
+    for member in Member.objects.all():
+        redis_of(steps.broker).delete(QueueKeys(steps.work).task(member.task_id))
+    now = timezone.now()
+    pause = {"error": "ValueError", "since": now, "paused_until": now + timedelta(minutes=1)}
+    FailedRow.objects.bulk_create(FailedRow(kind="batch", key=pk, name=pk, **pause) for pk in odd)
+
+    steps.find_lost()
+
+    assert Member.objects.get(state=MemberState.LOST).batch_id == good
 
 
 def test_members_of_a_cancelled_batch_that_wait_are_cancelled_in_one_pass(

@@ -156,9 +156,10 @@ class Sender:
         for future in self._unrecorded:  # after the others
             del ended[future]
         attempts = [(self._in_flight.pop(future), outcome) for future, outcome in ended.items()]
-        for attempt, outcome in attempts:
+        for attempt, outcome in attempts:  # all of them, before the database may fail
             self._pools[attempt.target.is_alerts].remove(attempt.target)
             self.attempts["accepted" if outcome.is_accepted else "failed"] += 1
+        for attempt, outcome in attempts:
             if self._breaker.record(attempt.target.target, is_accepted=outcome.is_accepted):
                 retry_at_once(attempt.target.target, now)
         update_endpoints_health([(a.delivery, outcome) for a, outcome in attempts if a.delivery.pk in recorded], now)
@@ -240,10 +241,11 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _get_outcome(ended: Future[Outcome]) -> Outcome:
-    if error := ended.exception():  # a bug that one message meets must not stop the others
-        log.error("webhook_not_sent", exc_info=error)
+    try:
+        return ended.result()
+    except Exception as error:  # a bug that one message meets must not stop the others
+        log.exception("webhook_not_sent")
         return Outcome(error=type(error).__name__)
-    return ended.result()
 
 
 def _record(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> tuple[set[int], set[int]]:
@@ -262,14 +264,14 @@ def _record(ended: Sequence[tuple[Delivery, Outcome]], now: datetime) -> tuple[s
 
 
 def _record_alone(delivery: Delivery, outcome: Outcome, now: datetime) -> tuple[set[int], set[int]]:
-    try:
-        return record_outcomes([(delivery, outcome)], now)
-    except Exception as error:  # a bug that one message meets must not stop the others
-        if concerns_all(error):
-            raise
-        log.exception("webhook_not_recorded", target=delivery.target, message_id=delivery.message_id)
-        # As a failed attempt, of which there is a limit.
-        return record_outcomes([(delivery, Outcome(error=type(error).__name__))], now)
+    for recorded in (outcome, Outcome(error="outcome_not_recorded")):  # as a failed attempt, of which there is a limit
+        try:
+            return record_outcomes([(delivery, recorded)], now)
+        except Exception as error:  # a bug that one message meets must not stop the others
+            if concerns_all(error):
+                raise
+            log.exception("webhook_not_recorded", target=delivery.target, message_id=delivery.message_id)
+    return set(), set()  # its claim ends, and it is sent again
 
 
 def _build_message(delivery: Delivery, destination: Destination, now: datetime) -> Message:

@@ -50,7 +50,10 @@ class Subscriber:
         on_message: Callable[[str, bytes], None],
         on_gap: Callable[[], None] | None = None,
     ) -> None:
-        """`on_message` is called for a message, `on_gap` when messages may have been missed. Neither may block."""
+        """`on_message` is called for a message, `on_gap` when messages may have been missed.
+
+        Neither may block. What they raise is logged.
+        """
         self._connector = source.connector if isinstance(source, AsyncBroker) else Connector(source)
         self._on_message = on_message
         self._on_gap = on_gap
@@ -64,7 +67,7 @@ class Subscriber:
         # Consecutive losses of the connection, or refusals, without any data received.
         self._failures = 0
         self._received_s = 0.0
-        self._invalid = FailureLog("message_processed")
+        self._call_failures = FailureLog("message_processed")
 
     async def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -168,18 +171,18 @@ class Subscriber:
         self._received_s = asyncio.get_running_loop().time()
         self._failures = 0
         if isinstance(reply, list) and reply[0] == b"message":
-            self._process(reply[1].decode("utf-8", "replace"), reply[2])
+            self._call_back(self._on_message, reply[1].decode("utf-8", "replace"), reply[2])
         elif isinstance(reply, list) and reply[0] == b"subscribe":
             self._confirm(reply[1].decode("utf-8", "replace"))
 
-    def _process(self, channel: str, message: bytes) -> None:
-        """Call back for a message. Anybody may publish anything: one that is invalid must not end the subscription."""
+    def _call_back(self, call: Callable[..., None], *arguments: object) -> None:
         try:
-            self._on_message(channel, message)
-        except Exception as error:  # noqa: BLE001 (it is logged)
-            self._invalid.record("message_not_processed", key=repr(error), channel=channel, exc_info=error)
+            call(*arguments)
+        # asyncio would end the connection, with what Redis has sent after the message.
+        except Exception as error:  # noqa: BLE001
+            self._call_failures.record("message_not_processed", key=type(error).__name__, exc_info=error)
         else:
-            self._invalid.record_success()
+            self._call_failures.record_success()
 
     def _confirm(self, name: str) -> None:
         """Record that Redis subscribed to a channel. After a reconnection the last confirmation ends the gap."""
@@ -197,7 +200,7 @@ class Subscriber:
         if self._has_gap and not self._unconfirmed:
             self._has_gap = False
             if self._on_gap is not None and self._wanted:
-                self._on_gap()
+                self._call_back(self._on_gap)
 
 
 class TaskEndSubscriber:

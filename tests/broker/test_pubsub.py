@@ -32,12 +32,19 @@ class Recorder:
     def __init__(self, source: AsyncBroker | RedisTarget) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.gaps = 0
-        self.subscriber = Subscriber(
-            source, on_message=lambda channel, data: self.messages.append((channel, data)), on_gap=self._on_gap
-        )
+        self.odd: bytes | None = None
+        """A message that it raises for; with one it raises for gaps too."""
+        self.subscriber = Subscriber(source, on_message=self._on_message, on_gap=self._on_gap)
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        self.messages.append((channel, data))
+        if data == self.odd:
+            raise ValueError(data)
 
     def _on_gap(self) -> None:
         self.gaps += 1
+        if self.odd:
+            raise ValueError(self.odd)
 
 
 def run(source: RedisTarget, act: Callable[[Recorder], Awaitable[T]]) -> T:
@@ -85,23 +92,25 @@ def test_a_message_is_received_as_soon_as_the_subscription_is_confirmed(
     run(target, act)
 
 
-def test_a_message_that_cannot_be_processed_costs_only_itself(target: RedisTarget, redis: redis_py.Redis) -> None:
-    numbers: list[int] = []
+def test_what_raises_for_one_message_or_gap_costs_no_other_message(target: RedisTarget, redis: redis_py.Redis) -> None:
+    async def act(recorder: Recorder) -> None:
+        recorder.odd = b"\xff"
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+        with redis.pipeline(transaction=False) as pipeline:
+            for data in (b"before", recorder.odd, b"after"):
+                pipeline.publish("c", data)
+            pipeline.execute()
+        await wait_until(lambda: ("c", b"after") in recorder.messages)
+        assert recorder.gaps == 0
 
-    async def act() -> None:
-        event_loop.name_task()
-        subscriber = Subscriber(target, on_message=lambda _, data: numbers.append(int(data.decode())))
-        await subscriber.start()
-        assert await subscriber.subscribe(["c"], timeout_s=WAIT_S)
-        client_ids = [client["id"] for client in redis.client_list(_type="pubsub")]
-        for message in (b"1", b"\xff", b"no number", b"2"):
-            redis.publish("c", message)
-        await wait_until(lambda: numbers == [1, 2])
+        redis.client_kill_filter(_type="pubsub")
+        await wait_until(lambda: recorder.gaps)
+        redis.publish("c", "later")
+        await wait_until(lambda: ("c", b"later") in recorder.messages)
 
-        assert [client["id"] for client in redis.client_list(_type="pubsub")] == client_ids
-        await subscriber.close()
+        assert recorder.gaps == 1
 
-    event_loop.run(act())
+    run(target, act)
 
 
 def passes_on(recorder: Recorder, client: redis_py.Redis, data: bytes) -> bool:

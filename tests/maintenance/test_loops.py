@@ -265,6 +265,30 @@ def test_a_wake_up_ends_the_pause(
     assert (len(ticks), took_s < FORCED_END_S) == (30, True)
 
 
+@pytest.mark.django_db
+def test_a_wake_up_arrives_after_a_message_that_is_no_text(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not even cost a reconnection, whose gap wakes all duties."""
+    monkeypatch.setattr(loops.DutyLoop, "_next_interval_s", lambda *_, **__: FORCED_END_S * 2)
+    gaps: list[None] = []
+    monkeypatch.setattr(loops.DutyRunner, "_wake_all", lambda _: gaps.append(None))
+    stop, redis = threading.Event(), redis_of(single_broker)
+    duty = Scripted(stop_after(stop, 2))
+
+    def send() -> None:
+        wait_until(lambda: duty.ticks == 1 and redis.pubsub_numsub(DUTY_CHANNELS[0])[0][1])
+        for name in (b"\xff", b"scripted"):
+            redis.publish(DUTY_CHANNELS[0], name)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    took_s = run(single_broker, duty, stop=stop)
+    sender.join()
+
+    assert (took_s < FORCED_END_S, duty.ticks, gaps) == (True, 2, [])
+
+
 def test_a_wake_up_during_a_tick_is_not_lost(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops.DutyLoop, "_next_interval_s", lambda *_, **__: FORCED_END_S * 2)
     stop = threading.Event()

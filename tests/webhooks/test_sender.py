@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 from standardwebhooks import Webhook
@@ -192,7 +192,39 @@ def test_an_attempt_whose_outcome_cannot_be_recorded_has_failed_and_stops_no_oth
     delivered = Delivery.objects.exclude(delivered_at=None)
     assert [*delivered.values_list("endpoint_id", flat=True)] == [there.pk] * 2
     failed = Delivery.objects.get(endpoint=odd)
-    assert (failed.attempts, failed.error, failed.slot) == (1, "IntegrityError", None)
+    assert (failed.attempts, failed.error, failed.slot) == (1, "outcome_not_recorded", None)
+
+
+def test_a_database_that_fails_between_two_outcomes_keeps_no_slot(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_sender, "GATHER_S", 0.3)
+    monkeypatch.setattr(webhook_sender.CircuitBreaker, "record", lambda *_, **__: True)  # each was away, and is back
+    endpoints = [create_endpoint(url=f"{receiver.url}?{n}", events=[EVENT], in_flight=1).row for n in range(2)]
+    together, failures = threading.Barrier(2), iter([OperationalError])
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        together.wait(PATIENCE_S)
+        receiver.respond_with_status(handler)
+
+    def retry(*_: object) -> None:
+        for error in failures:
+            raise error
+
+    receiver.respond = respond
+    monkeypatch.setattr(webhook_sender, "retry_at_once", retry)
+    sender = Sender()
+    for endpoint in endpoints:
+        add_messages(endpoint, "t1")
+    with pytest.raises(OperationalError):
+        sender.run(duration_s=PATIENCE_S)
+
+    for endpoint in endpoints:
+        add_messages(endpoint, "t2")
+    sender.run(duration_s=PATIENCE_S)
+
+    assert Delivery.objects.exclude(delivered_at=None).count() == 4
+    sender.close()
 
 
 def test_an_outcome_is_recorded_once_its_row_is_no_longer_locked(receiver: Receiver) -> None:

@@ -24,13 +24,20 @@ def link_of(broker: Broker) -> Any:
 
 
 def execute(broker: Broker, *commands: Command) -> list[Reply]:
-    """Run commands in one round trip. Return their replies; those of commands that failed are errors."""
+    """Run commands in one round trip. Return their replies; those of commands that failed are errors.
+
+    Raise BrokerUnavailable if the server of one of them cannot be reached.
+    """
 
     async def send() -> list[Reply]:
         replies: list[Reply] = await link_of(broker).execute(commands, is_bulky=False)
         return replies
 
-    return broker.run(send())
+    received = broker.run(send())
+    for reply in received:
+        if isinstance(reply, BrokerUnavailable):
+            raise reply
+    return received
 
 
 def wrap_link(

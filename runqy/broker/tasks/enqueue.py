@@ -26,7 +26,7 @@ IDEMPOTENCY_TTL_S = 24 * 3600
 MAX_ENDS = 1_000_000
 """At so many entries in the stream of a Redis queue's ends no task is enqueued on it that tells its end."""
 MAX_DRAWS = 32
-"""How many ids are drawn for a task at most. With three masters, one in 400,000 tasks needs more."""
+"""How many ids are drawn for a task at most. With three masters, one in 600,000 tasks needs more."""
 OF_QUEUE = -1
 """Stands for the limit of the task's queue, until `tasks.operations` sets it."""
 _LIMITS_OF_QUEUE = {"timeout_s": OF_QUEUE, "max_retry": OF_QUEUE, "retention_s": OF_QUEUE}
